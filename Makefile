@@ -1,0 +1,57 @@
+# Every target does the set-up it needs: python3 >= 3.11 with venv, and a C compiler, are all it takes.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+BUILT := $(VENV)/.built
+
+COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
+# Scripts in tools/ have no suffix; linters find them by their first line.
+SCRIPTS := $(shell grep -lsE '^\#!.*python' tools/*)
+CHECKED := cowfs tests tools $(SCRIPTS)
+
+.PHONY: help venv demo test bench fixtures lint format clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+venv: $(BUILT) ## Set up .venv with cowfs in place and all tools (the other targets do this too)
+
+$(INSTALLED): pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "cowfs needs Python 3.11 or newer; '$(PYTHON)' is older or missing. Name another: make PYTHON=python3.12"; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing cowfs and its tools into $(VENV)"
+	@rm -rf build
+	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+$(BUILT): $(INSTALLED) $(COMPILED)
+	@$(RUN) setup.py --quiet build_ext --inplace
+	@touch $@
+
+demo: $(BUILT) ## The main job from end to end, on the standard library's files
+	@$(RUN) tools/demo
+
+test: $(BUILT) ## All tests
+	@$(RUN) -m pytest -n 2
+
+bench: $(BUILT) ## Rates of cowfs, LMDB and SQLite on a million keys
+	@tools/bench kv
+
+fixtures: $(BUILT) ## Make the committed images in fixtures/ anew
+	@$(RUN) tools/fixtures
+
+lint: $(BUILT) ## What CI checks besides the tests
+	@$(RUN) -m ruff check $(CHECKED) setup.py
+	@$(RUN) -m ruff format --check $(CHECKED) setup.py
+	@$(RUN) -m mypy $(CHECKED)
+
+format: $(BUILT) ## Put the code into its standard form
+	@$(RUN) -m ruff check --fix-only --quiet $(CHECKED) setup.py
+	@$(RUN) -m ruff format $(CHECKED) setup.py
+
+clean: ## Remove everything that was built, .venv too
+	rm -rf $(VENV) build dist *.egg-info cowfs/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find cowfs tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,65 @@
+"""cowfs: snapshots, clones, rollback, diff and checksums in one ordinary file.
+
+    import cowfs
+
+    with cowfs.open("app.cow", "c") as store:
+        users = store.create("users", kind="kv")
+        with store.transaction() as tx:
+            tx["users"][b"alice"] = b"..."
+            tx.snapshot("users@before")
+
+See docs/library.md.
+"""
+
+from __future__ import annotations
+
+from .engine import Parameters, Reader
+from .errors import (
+    BusyError,
+    ClosedError,
+    CorruptionError,
+    Error,
+    ExistsError,
+    FailedError,
+    FileError,
+    FormatError,
+    KeyTypeError,
+    KindError,
+    NotFoundError,
+    OutOfSpaceError,
+    ReadOnlyError,
+    UsageError,
+)
+from .report import Change, Entry, Fault, Report, SpaceReport
+from .store import Store, open, open_device
+from .transaction import Transaction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BusyError",
+    "Change",
+    "ClosedError",
+    "CorruptionError",
+    "Entry",
+    "Error",
+    "ExistsError",
+    "FailedError",
+    "Fault",
+    "FileError",
+    "FormatError",
+    "KeyTypeError",
+    "KindError",
+    "NotFoundError",
+    "OutOfSpaceError",
+    "ReadOnlyError",
+    "Parameters",
+    "Reader",
+    "Report",
+    "SpaceReport",
+    "Store",
+    "Transaction",
+    "UsageError",
+    "open",
+    "open_device",
+]

@@ -1,0 +1,5 @@
+"""`python -m cowfs` is the command line."""
+
+from cowfs.cli import main
+
+main()

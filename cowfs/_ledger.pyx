@@ -1,0 +1,101 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""What one transaction does to reference counts and free space.
+
+A block's count is the number of pointers to it from reachable nodes and roots. Only counts of two
+and more are kept (`shared`, owned by the space layer, never written here); an allocated block that
+is not among them has one. Changes stay in this ledger until the transaction commits, so that
+abandoning it means dropping the ledger.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+
+cdef class Ledger:
+    """Counts changed, blocks freed and subtrees dropped by transaction `txid`.
+
+    `counts` maps a block to its new count; 1 and 0 mean that it is no longer shared.
+    `freed` holds `block << 16 | blocks` for what no committed root will reach any more.
+    `dropped` holds references of whole subtrees whose blocks nobody has released yet.
+    """
+
+    def __init__(self, uint64_t txid, dict shared, uint32_t block_size):
+        self.txid = txid
+        self.shared = shared
+        self.counts = {}
+        self.block_size = block_size
+        self.dropped = []
+        self.own_freed = []
+        self.dirty_limit = 1 << 62
+
+    def __dealloc__(self):
+        free(self.freed)
+
+    cdef uint32_t count_of(self, uint64_t block):
+        if not self.counts and not self.shared:
+            return 1
+        key = block
+        value = self.counts.get(key)
+        if value is None:
+            value = self.shared.get(key)
+            if value is None:
+                return 1
+        return <uint32_t>value or 1
+
+    cdef int raise_count(self, uint64_t block) except -1:
+        self.counts[block] = self.count_of(block) + 1
+        return 0
+
+    cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1:
+        cdef uint64_t blocks = (stored + self.block_size - 1) // self.block_size
+        cdef Py_ssize_t room
+        cdef uint64_t* grown
+        if self.reuse_own and birth == self.txid:
+            self.own_freed.append((block << 16) | blocks)
+            return 0
+        if self.freed_n == self.freed_room:
+            room = 2 * self.freed_room + 64
+            grown = <uint64_t*>realloc(self.freed, 8 * room)
+            if grown == NULL:
+                raise MemoryError()
+            self.freed = grown
+            self.freed_room = room
+        self.freed[self.freed_n] = (block << 16) | blocks
+        self.freed_n += 1
+        self.freed_blocks += blocks
+        return 0
+
+    cdef bint lower_count(self, const uint8_t* pointer) except -1:
+        """Take one reference away; True where it was the last, and the block is now free."""
+        cdef uint64_t block, birth
+        cdef uint32_t stored, count
+        memcpy(&block, pointer, 8)
+        memcpy(&birth, pointer + 8, 8)
+        memcpy(&stored, pointer + 16, 4)
+        count = self.count_of(block)
+        if count > 1:
+            self.counts[block] = count - 1
+            return False
+        if self.counts or self.shared:
+            self.counts.pop(block, None)
+            if block in self.shared:
+                self.counts[block] = 0
+        self.free_blocks(block, stored, birth)
+        return True
+
+    def count(self, uint64_t block):
+        """References to an allocated block as this transaction sees it."""
+        return self.count_of(block)
+
+    def share(self, uint64_t block):
+        """Add one reference to a block."""
+        self.raise_count(block)
+
+    def release(self, bytes pointer):
+        """Take one reference away; True where it was the last, and the block is now free."""
+        return self.lower_count(<const uint8_t*><char*>pointer)
+
+    def freed_bytes(self, Py_ssize_t start=0):
+        """The runs freed, from the `start`th byte on: little-endian words `block << 16 | blocks`."""
+        return PyBytes_FromStringAndSize(<char*>self.freed + start, 8 * self.freed_n - start)

@@ -1,0 +1,563 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""A node of the B+tree on a packed buffer, and the cache that nodes and records live in.
+
+A page is a header, an array of 16-bit slots, and cells. A slot holds the distance of its cell from
+the *end* of the page, so that a page may be stored without the gap in its middle: the same bytes are
+the dirty node, the clean node and the block on the device (docs/format.md gives the layout).
+
+Invariants: a clean page is never written to; `attach` is the only way from stored bytes to a node
+and proves every slot and cell to lie within the page, so that no other function here checks bounds;
+an evicted node keeps its pointer and is filled again by whoever walks over it next.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+import sys
+
+if sys.byteorder != "little":
+    raise ImportError("cowfs needs a little-endian machine")
+
+cdef int ENTRY_OVERHEAD = 400
+"""Bytes of a cached node beside its page: the object, its heads and its place in the cache."""
+
+
+cdef inline uint32_t head_of(const uint8_t* key, int klen) noexcept:
+    """The first four bytes of a key as a number that sorts as they do."""
+    cdef uint32_t word = 0
+    if klen >= 4:
+        memcpy(&word, key, 4)
+        return ((word & 0xFF) << 24) | ((word & 0xFF00) << 8) | ((word >> 8) & 0xFF00) | (word >> 24)
+    if klen > 0:
+        word = <uint32_t>key[0] << 24
+    if klen > 1:
+        word |= <uint32_t>key[1] << 16
+    if klen > 2:
+        word |= <uint32_t>key[2] << 8
+    return word
+
+
+cdef inline int compare(const uint8_t* a, int alen, const uint8_t* b, int blen) noexcept:
+    cdef int c = memcmp(a, b, alen if alen < blen else blen)
+    return c if c else alen - blen
+
+
+cdef inline uint16_t u16(const uint8_t* at) noexcept:
+    cdef uint16_t value
+    memcpy(&value, at, 2)
+    return value
+
+
+cdef inline uint32_t u32(const uint8_t* at) noexcept:
+    cdef uint32_t value
+    memcpy(&value, at, 4)
+    return value
+
+
+cdef inline uint64_t u64(const uint8_t* at) noexcept:
+    cdef uint64_t value
+    memcpy(&value, at, 8)
+    return value
+
+
+@cython.no_gc
+cdef class Entry:
+    """What the cache holds: something with a cost in bytes that can be dropped and read again."""
+
+    cdef void drop(self):
+        pass
+
+
+@cython.no_gc
+cdef class Record(Entry):
+    """Decoded bytes of one extent."""
+
+    def __init__(self, uint64_t block, bytes checksum, bytes data):
+        self.block = block
+        self.checksum = checksum
+        self.data = data
+        self.cost = len(data) + 200
+
+
+cdef class Cache:
+    """Clean nodes and records under one budget in bytes; the clock algorithm picks what to drop.
+
+    F. J. Corbato, A Paging Experiment with the Multics System (1968). An entry that was used since
+    the hand last passed stays for another round. Entries are found by their first block; whoever
+    finds one compares the checksum, since a block may have been written anew.
+    """
+
+    def __init__(self, Py_ssize_t limit):
+        self.limit = limit
+        self.ring = []
+        self.by_block = {}
+
+    cdef void admit(self, Entry entry):
+        """Take an entry in; call `evict` later, when no page is in use."""
+        self.by_block[entry.block] = entry
+        if not entry.cached:
+            entry.cached = True
+            entry.referenced = True
+            self.ring.append(entry)
+            self.used += entry.cost
+
+    cdef void evict(self):
+        cdef Entry entry, last
+        while self.used > self.limit and self.ring:
+            if self.hand >= len(self.ring):
+                self.hand = 0
+            entry = <Entry>self.ring[self.hand]
+            if entry.referenced:
+                entry.referenced = False
+                self.hand += 1
+                continue
+            last = <Entry>self.ring.pop()
+            if last is not entry:
+                self.ring[self.hand] = last
+            self.used -= entry.cost
+            entry.cached = False
+            if self.by_block.get(entry.block) is entry:
+                del self.by_block[entry.block]
+            entry.drop()
+
+    def record(self, uint64_t block, bytes checksum):
+        """The data of a cached record, or None."""
+        entry = self.by_block.get(block)
+        if type(entry) is Record and (<Record>entry).checksum == checksum:
+            (<Record>entry).referenced = True
+            return (<Record>entry).data
+        return None
+
+    def add_record(self, uint64_t block, bytes checksum, bytes data):
+        """Keep the data of a record that was read or written."""
+        self.admit(Record(block, checksum, data))
+        self.evict()
+
+    def set_limit(self, Py_ssize_t limit):
+        """Change the budget and keep within it."""
+        self.limit = limit
+        self.evict()
+
+    def clear(self):
+        """Drop everything, as after an abandoned transaction whose blocks will be used again."""
+        cdef Py_ssize_t limit = self.limit
+        cdef Entry entry
+        for entry in self.ring:
+            entry.referenced = False
+        self.limit = 0
+        self.evict()
+        self.limit = limit
+
+
+@cython.no_gc
+cdef class Node(Entry):
+    """One node: a page, or an empty shell that knows where its page is stored."""
+
+    def __dealloc__(self):
+        free(self.heads)
+
+    cdef void drop(self):
+        self.page = None
+        self.p = NULL
+        self.kids = None
+
+    cdef inline uint8_t* cell(self, int i) noexcept:
+        return self.p + self.size - (<uint16_t*>(self.p + HEADER))[i]
+
+    cdef bint find(self, const uint8_t* key, int klen, int* at) noexcept:
+        """Lower bound of `key` in `at`; True where the key itself is there.
+
+        Slot 0 of an inner node stands for everything below slot 1, whatever key it holds.
+        """
+        cdef int base = 1 if self.level else 0
+        cdef int lo = base, hi = self.n, mid, c, prefix = self.prefix
+        cdef uint32_t head
+        cdef uint8_t* cell
+        cdef uint32_t* heads = self.heads
+        if hi <= base:
+            at[0] = hi
+            return False
+        if prefix:
+            cell = self.cell(base)
+            c = memcmp(key, cell + CELL_HEADER, prefix if prefix < klen else klen)
+            if c > 0:
+                at[0] = hi
+                return False
+            if c < 0 or klen < prefix:
+                at[0] = base
+                return False
+        head = head_of(key + prefix, klen - prefix)
+        while lo < hi:
+            mid = (lo + hi) >> 1
+            if heads[mid] < head:
+                lo = mid + 1
+            else:
+                hi = mid
+        at[0] = lo
+        if lo >= self.n or heads[lo] != head:
+            return False
+        hi = lo + 1
+        if hi < self.n and heads[hi] == head:
+            hi = self.n
+            mid = lo
+            while mid < hi:
+                c = (mid + hi) >> 1
+                if heads[c] == head:
+                    mid = c + 1
+                else:
+                    hi = c
+        while lo < hi:
+            mid = (lo + hi) >> 1
+            cell = self.cell(mid)
+            c = compare(cell + CELL_HEADER, u16(cell) & 0x3FFF, key, klen)
+            if c == 0:
+                at[0] = mid
+                return True
+            if c < 0:
+                lo = mid + 1
+            else:
+                hi = mid
+        at[0] = lo
+        return False
+
+    cdef int route(self, const uint8_t* key, int klen) noexcept:
+        """The child of an inner node that covers `key`."""
+        cdef int at
+        if self.find(key, klen, &at):
+            return at
+        return at - 1
+
+    cdef int build_heads(self) except -1:
+        """Find the prefix that all keys share and the four bytes after it, for `find`."""
+        cdef int base = 1 if self.level else 0
+        cdef int i, klen, first_len, last_len, prefix = 0
+        cdef uint8_t* first
+        cdef uint8_t* last
+        cdef uint32_t* grown
+        if self.heads_room < self.n:
+            grown = <uint32_t*>realloc(self.heads, 4 * (self.n + 16))
+            if grown == NULL:
+                raise MemoryError()
+            self.heads = grown
+            self.heads_room = self.n + 16
+        if self.n > base:
+            first = self.cell(base)
+            last = self.cell(self.n - 1)
+            first_len = u16(first) & 0x3FFF
+            last_len = u16(last) & 0x3FFF
+            if last_len < first_len:
+                first_len = last_len
+            while prefix < first_len and first[CELL_HEADER + prefix] == last[CELL_HEADER + prefix]:
+                prefix += 1
+        self.prefix = prefix
+        for i in range(base, self.n):
+            first = self.cell(i)
+            klen = u16(first) & 0x3FFF
+            self.heads[i] = head_of(first + CELL_HEADER + prefix, klen - prefix)
+        return 0
+
+    cdef object attach(self, bytes page):
+        """Take a stored page; None if it is sound, else what is wrong with it (nothing is taken)."""
+        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
+        cdef int size = <int>PyBytes_GET_SIZE(page)
+        cdef int n, i, base, dist, klen, kind, vlen, before_len = 0
+        cdef int64_t total
+        cdef uint8_t* cell
+        cdef uint8_t* before = NULL
+        if size < HEADER or u32(p) != NODE_MAGIC:
+            return "not a node"
+        if p[4] != self.level:
+            return f"a node of level {p[4]} where level {self.level} belongs"
+        n = u16(p + 6)
+        if n == 0 or HEADER + 2 * n > size:
+            return f"a node of {n} items in {size} bytes"
+        base = 1 if self.level else 0
+        total = HEADER + 2 * n
+        for i in range(n):
+            dist = u16(p + HEADER + 2 * i)
+            if dist < CELL_HEADER or dist > size - HEADER - 2 * n:
+                return f"item {i} lies outside the node"
+            cell = p + size - dist
+            klen = u16(cell) & 0x3FFF
+            kind = u16(cell) >> 14
+            vlen = u16(cell + 2)
+            if CELL_HEADER + klen + vlen > dist or klen > MAX_KEY_LEN:
+                return f"item {i} runs over the end of the node"
+            if base:
+                if kind != KIND_INLINE or vlen != REF:
+                    return f"item {i} is no child reference"
+            elif (klen == 0 or kind > KIND_TREE or (kind == KIND_EXTENT and vlen != POINTER)
+                    or (kind == KIND_TREE and vlen != TREE_CELL)):
+                return f"item {i} is malformed"
+            if i > base and compare(before, before_len, cell + CELL_HEADER, klen) >= 0:
+                return f"item {i} is out of order"
+            before = cell + CELL_HEADER
+            before_len = klen
+            total += CELL_HEADER + klen + vlen
+        if total != size:
+            return f"{total} bytes of items in a node of {size}"
+        self.n = n
+        self.page = page
+        self.p = p
+        self.size = size
+        self.garbage = 0
+        self.last = -2
+        self.low = HEADER + 2 * n
+        if base:
+            self.kids = [None] * n
+        self.build_heads()
+        self.cost = size + ENTRY_OVERHEAD + (48 * n if base else 0)
+        return None
+
+    cdef Node copy(self, int capacity):
+        """A dirty node with the same items. The children are shared, being immutable."""
+        cdef Node node = new_node(self.level, capacity)
+        cdef int cells = self.size - self.low
+        memcpy(node.p, self.p, HEADER + 2 * self.n)
+        memcpy(node.p + capacity - cells, self.p + self.low, cells)
+        node.n = self.n
+        node.low = capacity - cells
+        node.garbage = self.garbage
+        node.last = self.last
+        if self.level:
+            node.kids = list(self.kids)
+        if node.heads_room < self.n:
+            free(node.heads)
+            node.heads_room = 0
+            node.heads = <uint32_t*>malloc(4 * (self.n + 16))
+            if node.heads == NULL:
+                raise MemoryError()
+            node.heads_room = self.n + 16
+        memcpy(node.heads, self.heads, 4 * self.n)
+        node.prefix = self.prefix
+        return node
+
+    cdef int used(self) noexcept:
+        """Bytes of the page that hold something."""
+        return HEADER + 2 * self.n + self.size - self.low - self.garbage
+
+    cdef bint insert(self, int i, const uint8_t* key, int klen, int kind,
+                     const uint8_t* value, int vlen) except -1:
+        """Put a cell in front of slot `i` of a dirty node; False where it does not fit."""
+        cdef int need = CELL_HEADER + klen + vlen
+        cdef int base = 1 if self.level else 0
+        cdef uint8_t* cell
+        cdef uint16_t* slots
+        cdef uint32_t* grown
+        cdef int other
+        if self.low - HEADER - 2 * self.n < need + 2:
+            if self.low + self.garbage - HEADER - 2 * self.n < need + 2:
+                return False
+            self.compact()
+        self.low -= need
+        cell = self.p + self.low
+        (<uint16_t*>cell)[0] = <uint16_t>(klen | (kind << 14))
+        (<uint16_t*>cell)[1] = <uint16_t>vlen
+        memcpy(cell + CELL_HEADER, key, klen)
+        memcpy(cell + CELL_HEADER + klen, value, vlen)
+        slots = <uint16_t*>(self.p + HEADER)
+        memmove(slots + i + 1, slots + i, 2 * (self.n - i))
+        slots[i] = <uint16_t>(self.size - self.low)
+        if self.heads_room <= self.n:
+            grown = <uint32_t*>realloc(self.heads, 4 * (2 * self.n + 16))
+            if grown == NULL:
+                raise MemoryError()
+            self.heads = grown
+            self.heads_room = 2 * self.n + 16
+        memmove(self.heads + i + 1, self.heads + i, 4 * (self.n - i))
+        self.n += 1
+        self.last = i
+        other = base if i != base else base + 1
+        if i >= base and self.n > other and klen >= self.prefix and memcmp(
+                key, self.cell(other) + CELL_HEADER, self.prefix) == 0:
+            self.heads[i] = head_of(key + self.prefix, klen - self.prefix)
+        else:
+            self.build_heads()
+        return True
+
+    cdef bint replace(self, int i, int kind, const uint8_t* value, int vlen) except -1:
+        """Give slot `i` of a dirty node another value; False where it does not fit."""
+        cdef uint8_t* cell = self.cell(i)
+        cdef int klen = u16(cell) & 0x3FFF
+        cdef int old = u16(cell + 2)
+        cdef int need
+        cdef uint8_t key[MAX_KEY_LEN]
+        if old == vlen:
+            (<uint16_t*>cell)[0] = <uint16_t>(klen | (kind << 14))
+            memcpy(cell + CELL_HEADER + klen, value, vlen)
+            return True
+        need = CELL_HEADER + klen + vlen
+        if self.low - HEADER - 2 * self.n < need:
+            if self.low + self.garbage - HEADER - 2 * self.n + old < vlen:
+                return False
+            memcpy(key, cell + CELL_HEADER, klen)
+            self.remove(i, 1)
+            return self.insert(i, key, klen, kind, value, vlen)
+        self.low -= need
+        memcpy(self.p + self.low + CELL_HEADER, cell + CELL_HEADER, klen)
+        cell = self.p + self.low
+        (<uint16_t*>cell)[0] = <uint16_t>(klen | (kind << 14))
+        (<uint16_t*>cell)[1] = <uint16_t>vlen
+        memcpy(cell + CELL_HEADER + klen, value, vlen)
+        (<uint16_t*>(self.p + HEADER))[i] = <uint16_t>(self.size - self.low)
+        self.garbage += CELL_HEADER + klen + old
+        return True
+
+    cdef void remove(self, int i, int count) noexcept:
+        """Take `count` cells from slot `i` on out of a dirty node."""
+        cdef int j
+        cdef uint8_t* cell
+        cdef uint16_t* slots = <uint16_t*>(self.p + HEADER)
+        for j in range(i, i + count):
+            cell = self.cell(j)
+            self.garbage += CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
+        memmove(slots + i, slots + i + count, 2 * (self.n - i - count))
+        memmove(self.heads + i, self.heads + i + count, 4 * (self.n - i - count))
+        self.n -= count
+        self.last = -2
+
+    cdef int compact(self) except -1:
+        """Squeeze the garbage out of a dirty page."""
+        cdef int capacity = self.size, low = capacity, i, length
+        cdef bytes page = PyBytes_FromStringAndSize(NULL, capacity)
+        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
+        cdef uint8_t* cell
+        memcpy(p, self.p, HEADER)
+        for i in range(self.n):
+            cell = self.cell(i)
+            length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
+            low -= length
+            memcpy(p + low, cell, length)
+            (<uint16_t*>(p + HEADER))[i] = <uint16_t>(capacity - low)
+        self.page = page
+        self.p = p
+        self.low = low
+        self.garbage = 0
+        return 0
+
+    cdef Node split(self, int at, int capacity):
+        """Move the cells from slot `at` on into a new dirty node."""
+        cdef Node right = new_node(self.level, capacity)
+        cdef int i, length
+        cdef uint8_t* cell
+        for i in range(at, self.n):
+            cell = self.cell(i)
+            length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
+            right.low -= length
+            memcpy(right.p + right.low, cell, length)
+            (<uint16_t*>(right.p + HEADER))[i - at] = <uint16_t>(capacity - right.low)
+            self.garbage += length
+        right.n = self.n - at
+        self.n = at
+        self.last = -2
+        if self.level:
+            right.kids = self.kids[at:]
+            del self.kids[at:]
+        right.build_heads()
+        self.build_heads()
+        self.compact()
+        return right
+
+    cdef bytes packed(self, uint64_t owner, uint64_t txid):
+        """Make a dirty page the clean one that is stored: no garbage, no gap. Returns it."""
+        cdef bytes page
+        cdef uint8_t* p
+        cdef int slots = HEADER + 2 * self.n
+        cdef int cells, size
+        if self.garbage:
+            self.compact()
+        cells = self.size - self.low
+        size = slots + cells
+        page = PyBytes_FromStringAndSize(NULL, size)
+        p = <uint8_t*>PyBytes_AS_STRING(page)
+        memcpy(p, self.p, slots)
+        memcpy(p + slots, self.p + self.low, cells)
+        (<uint32_t*>p)[0] = NODE_MAGIC
+        p[4] = <uint8_t>self.level
+        p[5] = 0
+        (<uint16_t*>p)[3] = <uint16_t>self.n
+        (<uint64_t*>p)[1] = owner
+        (<uint64_t*>p)[2] = txid
+        self.page = page
+        self.p = p
+        self.size = size
+        self.low = slots
+        self.cost = size + ENTRY_OVERHEAD + (48 * self.n if self.level else 0)
+        return page
+
+    cdef void set_pointer(self, const uint8_t* pointer) noexcept:
+        """Take the place of the stored page from a block pointer."""
+        self.block = u64(pointer)
+        self.birth = u64(pointer + 8)
+        self.stored = u32(pointer + 16)
+        self.logical = u32(pointer + 20)
+        self.compression = pointer[24]
+        self.level = pointer[25]
+        memcpy(self.checksum, pointer + 28, 16)
+
+    cdef void write_pointer(self, uint8_t* to) noexcept:
+        memcpy(to, &self.block, 8)
+        memcpy(to + 8, &self.birth, 8)
+        memcpy(to + 16, &self.stored, 4)
+        memcpy(to + 20, &self.logical, 4)
+        to[24] = <uint8_t>self.compression
+        to[25] = <uint8_t>self.level
+        to[26] = 0
+        to[27] = 0
+        memcpy(to + 28, self.checksum, 16)
+
+    cdef void summarize(self, uint64_t* out, uint32_t block_size) noexcept:
+        """Items, logical bytes, stored bytes and cells that point outside, below this node."""
+        cdef int i, klen, kind
+        cdef uint8_t* cell
+        cdef uint8_t* value
+        cdef uint64_t items = 0, logical = 0, outside = 0
+        cdef uint64_t stored = (self.stored + block_size - 1) // block_size * block_size
+        for i in range(self.n):
+            cell = self.cell(i)
+            klen = u16(cell) & 0x3FFF
+            value = cell + CELL_HEADER + klen
+            if self.level:
+                items += u64(value + 44)
+                logical += u64(value + 52)
+                stored += u64(value + 60)
+                outside += u32(value + 68)
+                continue
+            kind = u16(cell) >> 14
+            items += 1
+            logical += klen
+            if kind == KIND_INLINE:
+                logical += u16(cell + 2)
+            elif kind == KIND_EXTENT:
+                logical += u32(value + 20)
+                stored += (u32(value + 16) + block_size - 1) // block_size * block_size
+                outside += 1
+            else:
+                logical += u64(value + REF)
+                stored += u64(value + 60)
+                outside += 1
+        out[0] = items
+        out[1] = logical
+        out[2] = stored
+        out[3] = outside if outside < 0xFFFFFFFF else 0xFFFFFFFF
+
+
+cdef Node new_node(int level, int capacity):
+    """An empty dirty node."""
+    cdef Node node = Node.__new__(Node)
+    node.page = PyBytes_FromStringAndSize(NULL, capacity)
+    node.p = <uint8_t*>PyBytes_AS_STRING(node.page)
+    memset(node.p, 0, HEADER)
+    node.size = capacity
+    node.low = capacity
+    node.level = level
+    node.dirty = True
+    node.last = -2
+    node.kids = [] if level else None
+    node.heads_room = 128
+    node.heads = <uint32_t*>malloc(4 * 128)
+    if node.heads == NULL:
+        raise MemoryError()
+    return node

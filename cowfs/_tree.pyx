@@ -1,0 +1,1004 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The copy-on-write B+tree: the walk from root to leaf, changes, scans.
+
+A tree is a root node and, for a writer, a ledger. Nodes that are shared between versions are never
+changed: the first touch in a transaction copies a node (and so, one after the other, the path to
+it), and the ledger is told, so that counts follow the pointers: copying a node that only this tree
+refers to frees the old block; copying a shared one takes one reference from it and gives one to each
+of its children (O. Rodeh, B-trees, Shadowing, and Clones, ACM Transactions on Storage, 2008).
+
+Invariants: `kids` of an inner node hold either None or the very node that its cell points to; dirty
+nodes hang below dirty nodes only; a dirty node has no block. Nothing here blocks or does I/O but
+loading a node, which goes through `source`; a pointer into a page is never used after a load, since
+another thread may evict meanwhile, except where the page is held.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from cowfs._ledger cimport Ledger
+from cowfs._node cimport (
+    CELL_HEADER, HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_KEY_LEN, POINTER, REF, TREE_CELL,
+    Cache, Entry, Node, new_node,
+)
+from cowfs._writer cimport BlockWriter
+
+from cowfs.errors import ClosedError, CorruptionError, KeyTypeError, ReadOnlyError, UsageError
+
+INLINE = KIND_INLINE
+EXTENT = KIND_EXTENT
+TREE = KIND_TREE
+
+cdef enum:
+    MAX_DEPTH = 24
+    RELEASE = 0
+    SWAP = 1
+    FIRST_DATASET = 16
+
+
+cdef inline uint16_t u16(const uint8_t* at) noexcept:
+    cdef uint16_t value
+    memcpy(&value, at, 2)
+    return value
+
+
+cdef inline uint64_t u64(const uint8_t* at) noexcept:
+    cdef uint64_t value
+    memcpy(&value, at, 8)
+    return value
+
+
+cdef inline uint32_t u32(const uint8_t* at) noexcept:
+    cdef uint32_t value
+    memcpy(&value, at, 4)
+    return value
+
+
+cdef inline int compare(const uint8_t* a, int alen, const uint8_t* b, int blen) noexcept:
+    cdef int c = memcmp(a, b, alen if alen < blen else blen)
+    return c if c else alen - blen
+
+
+cdef inline int check_key(key) except -1:
+    if type(key) is not bytes:
+        raise KeyTypeError(f"keys are bytes, not {type(key).__name__}")
+    if not 1 <= PyBytes_GET_SIZE(key) <= MAX_KEY_LEN:
+        raise UsageError(
+            f"a key of {len(key)} bytes; keys have 1 to {MAX_KEY_LEN} bytes")
+    return 0
+
+
+cdef class Tree:
+    """One version of a tree: read by anyone, changed by the one writer that gave it a ledger.
+
+    `source.read(pointer, label)` gives the verified, decompressed bytes of a block.
+    `resolve(kind, value)` gives the bytes of a large value; set by the layer that knows them.
+    """
+
+    cdef object source
+    cdef Cache cache
+    cdef Ledger ledger
+    cdef Node root
+    cdef readonly int node_size
+    cdef readonly uint64_t owner
+    cdef readonly uint64_t version
+    cdef uint64_t items
+    cdef readonly int inline_limit
+    cdef public str label
+    cdef public object resolve
+    cdef bytes stored_ref
+    cdef bint closed
+
+    def __init__(self, source, Cache cache, int node_size, uint64_t owner, bytes ref=None,
+                 Ledger ledger=None, str label="", resolve=None):
+        self.source = source
+        self.cache = cache
+        self.node_size = node_size
+        self.inline_limit = node_size // 4 - 128
+        self.owner = owner
+        self.ledger = ledger
+        self.label = label
+        self.resolve = resolve
+        self.stored_ref = ref
+        if ref is not None:
+            self.root = self.shell(<const uint8_t*><char*>ref)
+            self.items = u64(<const uint8_t*><char*>ref + 44)
+
+    def fork(self, Ledger ledger=None, str label=None):
+        """The same version as another tree: for a writer with a ledger, else for a reader."""
+        cdef Tree tree = Tree.__new__(Tree)
+        tree.source = self.source
+        tree.cache = self.cache
+        tree.node_size = self.node_size
+        tree.inline_limit = self.inline_limit
+        tree.owner = self.owner
+        tree.ledger = ledger
+        tree.label = self.label if label is None else label
+        tree.resolve = self.resolve
+        tree.root = self.root
+        tree.items = self.items
+        tree.stored_ref = self.stored_ref
+        return tree
+
+    def reset(self, bytes ref):
+        """Go over to another stored version, as a rollback does."""
+        self.version += 1
+        self.stored_ref = ref
+        self.root = None
+        self.items = 0
+        if ref is not None:
+            self.root = self.shell(<const uint8_t*><char*>ref)
+            self.items = u64(<const uint8_t*><char*>ref + 44)
+
+    def close(self):
+        """No use from here on: every call raises ClosedError."""
+        self.closed = True
+        self.version += 1
+        self.root = None
+        self.ledger = None
+
+    def __len__(self):
+        return self.items
+
+    @property
+    def writable(self):
+        """Whether this tree may be changed."""
+        return self.ledger is not None
+
+    @property
+    def edits(self):
+        """The ledger of the transaction that this tree belongs to, or None."""
+        return self.ledger
+
+    @property
+    def ref(self):
+        """Reference of the stored root (None for an empty tree), as of the last `flush`."""
+        return self.stored_ref
+
+    # --- walking ---------------------------------------------------------------------------------
+
+    cdef Node shell(self, const uint8_t* pointer):
+        """The cached node that `pointer` names, or an empty one that knows its place."""
+        cdef Node node
+        found = self.cache.by_block.get(u64(pointer))
+        if type(found) is Node:
+            node = <Node>found
+            if (node.birth == u64(pointer + 8) and node.level == pointer[25]
+                    and memcmp(node.checksum, pointer + 28, 16) == 0):
+                return node
+        node = Node.__new__(Node)
+        node.set_pointer(pointer)
+        return node
+
+    cdef int load(self, Node node) except -1:
+        """Fill an empty node from the device."""
+        cdef uint8_t pointer[POINTER]
+        cdef bytes page
+        if node.level > MAX_DEPTH - 2:
+            raise CorruptionError(self.label, node.block, f"a node of level {node.level}")
+        if node.logical > <uint32_t>self.node_size:
+            raise CorruptionError(self.label, node.block, f"a node of {node.logical} bytes")
+        if self.cache.used > self.cache.limit:
+            self.cache.evict()
+        node.write_pointer(pointer)
+        page = self.source.read(PyBytes_FromStringAndSize(<char*>pointer, POINTER), self.label)
+        if node.p != NULL:
+            return 0
+        problem = node.attach(page)
+        if problem is not None:
+            raise CorruptionError(self.label, node.block, problem)
+        self.cache.admit(node)
+        return 0
+
+    cdef Node child(self, Node parent, int i):
+        """Child `i`, loaded. The page of `parent` must be there; it may be gone afterwards."""
+        cdef Node kid
+        cdef bytes held
+        cdef uint8_t* cell
+        cdef const uint8_t* bound
+        cdef uint8_t* first
+        cdef int length
+        kid_or_none = parent.kids[i]
+        if kid_or_none is None:
+            cell = parent.cell(i)
+            kid = self.shell(cell + CELL_HEADER + (u16(cell) & 0x3FFF))
+            if kid.level != parent.level - 1:
+                raise CorruptionError(
+                    self.label, kid.block,
+                    f"a node of level {kid.level} below one of level {parent.level}")
+            parent.kids[i] = kid
+        else:
+            kid = <Node>kid_or_none
+        kid.referenced = True
+        if kid.p == NULL:
+            held = parent.page
+            cell = parent.cell(i)
+            bound = cell + CELL_HEADER
+            length = u16(cell) & 0x3FFF
+            cell = NULL
+            if i + 1 < parent.n:
+                cell = parent.cell(i + 1)
+            self.load(kid)
+            # Keys outside what the parent promises would be found by a scan and not by a search.
+            first = kid.cell(1 if kid.level and kid.n > 1 else 0)
+            if i and not (kid.level and kid.n == 1) and compare(
+                    first + CELL_HEADER, u16(first) & 0x3FFF, bound, length) < 0:
+                kid.drop()
+                raise CorruptionError(self.label, kid.block, "a key below its parent's bound")
+            first = kid.cell(kid.n - 1)
+            if cell != NULL and not (kid.level and kid.n == 1) and compare(
+                    first + CELL_HEADER, u16(first) & 0x3FFF,
+                    cell + CELL_HEADER, u16(cell) & 0x3FFF) >= 0:
+                kid.drop()
+                raise CorruptionError(self.label, kid.block, "a key above its parent's bound")
+        return kid
+
+    cdef Node leaf_of(self, const uint8_t* key, int klen):
+        """The leaf that covers `key`; None in an empty tree."""
+        cdef Node node = self.root
+        if node is None:
+            if self.closed:
+                raise ClosedError(f"{self.label}: this view or transaction has ended")
+            return None
+        if node.p == NULL:
+            self.load(node)
+        node.referenced = True
+        while node.level:
+            node = self.child(node, node.route(key, klen))
+        return node
+
+    def get(self, key, default=None):
+        """The value of `key`, or `default`."""
+        cdef Node leaf
+        cdef int at, klen
+        cdef uint8_t* cell
+        check_key(key)
+        klen = <int>PyBytes_GET_SIZE(key)
+        leaf = self.leaf_of(<const uint8_t*>PyBytes_AS_STRING(key), klen)
+        if leaf is None or not leaf.find(<const uint8_t*>PyBytes_AS_STRING(key), klen, &at):
+            return default
+        cell = leaf.cell(at)
+        value = PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER + klen, u16(cell + 2))
+        if u16(cell) >> 14:
+            return self.resolve(u16(cell) >> 14, value)
+        return value
+
+    def get_many(self, keys, default=None):
+        """The values of several keys, in their order."""
+        get = self.get
+        return [get(key, default) for key in keys]
+
+    def cell(self, bytes key):
+        """(kind, value as stored) of `key`, or None: for large values, whose cell is a pointer."""
+        cdef Node leaf
+        cdef int at, klen = <int>PyBytes_GET_SIZE(key)
+        cdef uint8_t* cell
+        leaf = self.leaf_of(<const uint8_t*>PyBytes_AS_STRING(key), klen)
+        if leaf is None or not leaf.find(<const uint8_t*>PyBytes_AS_STRING(key), klen, &at):
+            return None
+        cell = leaf.cell(at)
+        return (u16(cell) >> 14,
+                PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER + klen, u16(cell + 2)))
+
+    def __contains__(self, key):
+        cdef Node leaf
+        cdef int at
+        check_key(key)
+        leaf = self.leaf_of(<const uint8_t*>PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key))
+        return leaf is not None and leaf.find(
+            <const uint8_t*>PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key), &at)
+
+    def items_between(self, bytes start=None, bytes stop=None, bint reverse=False, int what=0):
+        """An iterator over start <= key < stop.
+
+        `what` is 0 for (key, value), 1 for keys, 2 for values, 3 for (key, kind, value as stored).
+        Changes to the tree behind the iterator's position do not disturb it; changes ahead show.
+        """
+        return Cursor(self, start, stop, reverse, what)
+
+    # --- changing --------------------------------------------------------------------------------
+
+    cdef int writing(self) except -1:
+        if self.ledger is None:
+            if self.closed:
+                raise ClosedError(f"{self.label}: this view or transaction has ended")
+            raise ReadOnlyError(f"{self.label} is open for reading only")
+        if self.ledger.dirty > self.ledger.dirty_limit:
+            self.ledger.spill()
+        return 0
+
+    cdef Node writable_copy(self, Node node):
+        """A dirty copy of a clean, loaded node, with the counts put right."""
+        cdef Node copy = node.copy(self.node_size)
+        self.account(node)
+        self.ledger.dirty += self.node_size
+        node.referenced = False
+        return copy
+
+    cdef int account(self, Node node) except -1:
+        """One pointer to a stored node goes away, and a copy of its items stays."""
+        cdef Ledger ledger = self.ledger
+        cdef int i
+        cdef uint8_t* cell
+        cdef uint64_t block
+        if ledger.count_of(node.block) > 1:
+            ledger.counts[node.block] = ledger.count_of(node.block) - 1
+            for i in range(node.n):
+                cell = node.cell(i)
+                if node.level or u16(cell) >> 14:
+                    block = u64(cell + CELL_HEADER + (u16(cell) & 0x3FFF))
+                    if block:
+                        ledger.raise_count(block)
+        else:
+            if node.block in ledger.counts:
+                del ledger.counts[node.block]
+                if node.block in ledger.shared:
+                    ledger.counts[node.block] = 0
+            ledger.free_blocks(node.block, node.stored, node.birth)
+        return 0
+
+    cdef Node dirty_root(self):
+        if self.root is None:
+            self.root = new_node(0, self.node_size)
+            self.ledger.dirty += self.node_size
+        elif not self.root.dirty:
+            if self.root.p == NULL:
+                self.load(self.root)
+            self.root = self.writable_copy(self.root)
+        return self.root
+
+    cdef Node dirty_child(self, Node parent, int i):
+        cdef Node kid = self.child(parent, i)
+        if not kid.dirty:
+            kid = self.writable_copy(kid)
+            parent.kids[i] = kid
+        return kid
+
+    cdef int forget_cell(self, uint8_t* cell) except -1:
+        """The cell's value goes away: so does what it points to."""
+        cdef int kind = u16(cell) >> 14
+        cdef uint8_t* value = cell + CELL_HEADER + (u16(cell) & 0x3FFF)
+        if kind == KIND_EXTENT:
+            self.ledger.lower_count(value)
+        elif kind == KIND_TREE and u64(value):
+            self.ledger.dropped.append(PyBytes_FromStringAndSize(<char*>value, REF))
+        return 0
+
+    def put(self, key, value, int kind=KIND_INLINE):
+        """Insert or replace. What an old value pointed to is released."""
+        check_key(key)
+        if type(value) is not bytes:
+            raise KeyTypeError(f"values are bytes, not {type(value).__name__}")
+        if kind == KIND_INLINE and PyBytes_GET_SIZE(value) > self.inline_limit:
+            raise UsageError("a value too large for a leaf")
+        self.writing()
+        self.store(<const uint8_t*>PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key), kind,
+                   <const uint8_t*>PyBytes_AS_STRING(value), <int>PyBytes_GET_SIZE(value), RELEASE)
+
+    def swap(self, bytes key, int kind, bytes value):
+        """Replace a value whose old pointer the caller has accounted for already."""
+        self.writing()
+        self.store(<const uint8_t*>PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key), kind,
+                   <const uint8_t*>PyBytes_AS_STRING(value), <int>PyBytes_GET_SIZE(value), SWAP)
+
+    def touch(self, bytes key):
+        """Copy the path to `key`, so that the counts of what its cell points to are settled."""
+        cdef Node node
+        cdef int klen = <int>PyBytes_GET_SIZE(key)
+        self.writing()
+        if self.root is None:
+            return
+        node = self.dirty_root()
+        while node.level:
+            node = self.dirty_child(node, node.route(<const uint8_t*>PyBytes_AS_STRING(key), klen))
+
+    cdef int store(self, const uint8_t* key, int klen, int kind,
+                   const uint8_t* value, int vlen, int mode) except -1:
+        cdef PyObject* path[MAX_DEPTH]
+        cdef int slot[MAX_DEPTH]
+        cdef int depth = 0, at
+        cdef Node node = self.dirty_root()
+        cdef bint exact
+        while node.level:
+            at = node.route(key, klen)
+            path[depth] = <PyObject*>node
+            slot[depth] = at
+            depth += 1
+            node = self.dirty_child(node, at)
+        exact = node.find(key, klen, &at)
+        self.version += 1
+        if exact:
+            if u16(node.cell(at) + 2) < vlen and self.owner >= FIRST_DATASET:
+                self.ledger.grows = True
+            if mode == RELEASE:
+                self.forget_cell(node.cell(at))
+            if node.replace(at, kind, value, vlen):
+                return 0
+            node.remove(at, 1)
+        else:
+            self.items += 1
+            if self.owner >= FIRST_DATASET:
+                self.ledger.grows = True
+            if node.insert(at, key, klen, kind, value, vlen):
+                return 0
+        self.insert_split(node, at, key, klen, kind, value, vlen, None, path, slot, depth)
+        return 0
+
+    cdef int insert_split(self, Node node, int at, const uint8_t* key, int klen, int kind,
+                          const uint8_t* value, int vlen, Node kid,
+                          PyObject** path, int* slot, int depth) except -1:
+        """Insert where there is no room: split the node, and the ones above it where need be."""
+        cdef Node right, parent
+        cdef int middle, i, total, half, size, length
+        cdef uint8_t* cell
+        cdef uint8_t* last
+        cdef uint8_t reference[REF]
+        cdef bytes separator
+        memset(reference, 0, REF)
+        while True:
+            # Where the cut falls: behind the items that fill half of the bytes, new one included.
+            # Input that arrives in order leaves full nodes behind.
+            if at == node.n and node.last == node.n - 1:
+                middle = node.n
+            else:
+                size = CELL_HEADER + klen + vlen
+                total = node.used() + size
+                half = 0
+                middle = 0
+                while middle < node.n:
+                    if middle == at:
+                        half += size
+                    cell = node.cell(middle)
+                    length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
+                    if 2 * half + length > total:
+                        break
+                    half += length
+                    middle += 1
+                if middle == 0:
+                    middle = 1
+            right = node.split(middle, self.node_size)
+            self.ledger.dirty += self.node_size
+            if at > middle or (at == middle and right.n == 0) or (
+                    at == middle and node.used() > right.used()):
+                at -= middle
+                if not right.insert(at, key, klen, kind, value, vlen):
+                    raise AssertionError("a split left no room")
+                if kid is not None:
+                    right.kids.insert(at, kid)
+            else:
+                if not node.insert(at, key, klen, kind, value, vlen):
+                    raise AssertionError("a split left no room")
+                if kid is not None:
+                    node.kids.insert(at, kid)
+            # The shortest key that parts the two (for leaves; inner nodes know it already).
+            cell = right.cell(0)
+            length = u16(cell) & 0x3FFF
+            if not node.level:
+                last = node.cell(node.n - 1)
+                i = 0
+                while (i < (u16(last) & 0x3FFF) and i < length
+                       and last[CELL_HEADER + i] == cell[CELL_HEADER + i]):
+                    i += 1
+                if i + 1 < length:
+                    length = i + 1
+            separator = PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER, length)
+            key = <const uint8_t*>PyBytes_AS_STRING(separator)
+            klen = length
+            kind = KIND_INLINE
+            value = reference
+            vlen = REF
+            kid = right
+            if depth == 0:
+                parent = new_node(node.level + 1, self.node_size)
+                self.ledger.dirty += self.node_size
+                parent.insert(0, key, 0, KIND_INLINE, reference, REF)
+                parent.insert(1, key, klen, KIND_INLINE, reference, REF)
+                parent.kids = [node, right]
+                self.root = parent
+                return 0
+            depth -= 1
+            parent = <Node>path[depth]
+            at = slot[depth] + 1
+            if parent.insert(at, key, klen, KIND_INLINE, reference, REF):
+                parent.kids.insert(at, right)
+                return 0
+            node = parent
+
+    def delete(self, key):
+        """Remove `key`; False where it is not there (and nothing is copied then)."""
+        cdef PyObject* path[MAX_DEPTH]
+        cdef int slot[MAX_DEPTH]
+        cdef int depth = 0, at, klen
+        cdef const uint8_t* k
+        cdef Node node
+        check_key(key)
+        k = <const uint8_t*>PyBytes_AS_STRING(key)
+        klen = <int>PyBytes_GET_SIZE(key)
+        self.writing()
+        node = self.leaf_of(k, klen)
+        if node is None or not node.find(k, klen, &at):
+            return False
+        node = self.dirty_root()
+        while node.level:
+            at = node.route(k, klen)
+            path[depth] = <PyObject*>node
+            slot[depth] = at
+            depth += 1
+            node = self.dirty_child(node, at)
+        node.find(k, klen, &at)
+        self.version += 1
+        self.items -= 1
+        self.forget_cell(node.cell(at))
+        node.remove(at, 1)
+        while depth:
+            depth -= 1
+            if not self.mend(<Node>path[depth], slot[depth]):
+                break
+        self.lower_root()
+        return True
+
+    cdef bint mend(self, Node parent, int i) except -1:
+        """Remove child `i` where it is empty, merge it where it is small; True where it did."""
+        cdef Node node = <Node>parent.kids[i]
+        cdef Node other
+        cdef int j
+        if node.n == 0:
+            parent.remove(i, 1)
+            del parent.kids[i]
+            self.ledger.dirty -= self.node_size
+            return True
+        if 4 * node.used() >= self.node_size or parent.n < 2:
+            return False
+        j = i - 1 if i else 1
+        other = self.child(parent, j)
+        if 5 * (node.used() + other.used() + MAX_KEY_LEN // 8) > 4 * self.node_size:
+            return False
+        if j < i:
+            return self.merge(parent, j)
+        return self.merge(parent, i)
+
+    cdef bint merge(self, Node parent, int i) except -1:
+        """Append child `i + 1` to child `i`, if it fits."""
+        cdef Node right = self.child(parent, i + 1)
+        cdef Node left
+        cdef int j, klen
+        cdef uint8_t* cell
+        cdef uint8_t* separator = parent.cell(i + 1)
+        klen = u16(separator) & 0x3FFF
+        left = self.child(parent, i)
+        if right.p == NULL:
+            self.load(right)
+        if left.used() + right.used() + klen + CELL_HEADER > self.node_size:
+            return False
+        left = self.dirty_child(parent, i)
+        if right.p == NULL:
+            self.load(right)
+        if right.dirty:
+            self.ledger.dirty -= self.node_size
+        else:
+            self.account(right)
+        for j in range(right.n):
+            cell = right.cell(j)
+            if right.level and j == 0:
+                left.insert(left.n, separator + CELL_HEADER, klen, KIND_INLINE,
+                            cell + CELL_HEADER + (u16(cell) & 0x3FFF), REF)
+            else:
+                left.insert(left.n, cell + CELL_HEADER, u16(cell) & 0x3FFF, u16(cell) >> 14,
+                            cell + CELL_HEADER + (u16(cell) & 0x3FFF), u16(cell + 2))
+        left.last = -2
+        if right.level:
+            left.kids.extend(right.kids)
+        parent.remove(i + 1, 1)
+        del parent.kids[i + 1]
+        return True
+
+    cdef int lower_root(self) except -1:
+        """Take inner nodes with one child off the top."""
+        cdef Node kid
+        cdef uint8_t* cell
+        while self.root.dirty and self.root.level and self.root.n == 1:
+            kid = self.child(self.root, 0)
+            if not kid.dirty:
+                cell = self.root.cell(0)
+                self.stored_ref = PyBytes_FromStringAndSize(
+                    <char*>cell + CELL_HEADER + (u16(cell) & 0x3FFF), REF)
+            self.ledger.dirty -= self.node_size
+            self.root = kid
+        if self.root.n == 0:
+            self.ledger.dirty -= self.node_size
+            self.root = None
+        return 0
+
+    def delete_range(self, bytes start=None, bytes stop=None):
+        """Remove start <= key < stop; the number of items removed.
+
+        Whole subtrees go without a look at them: the ledger lists them as dropped.
+        """
+        cdef int64_t removed
+        self.writing()
+        if self.root is None or (start is not None and stop is not None and start >= stop):
+            return 0
+        self.version += 1
+        removed = self.drop_range(self.dirty_root(), start, stop)
+        self.items -= removed
+        self.lower_root()
+        return removed
+
+    cdef int64_t drop_range(self, Node node, bytes start, bytes stop) except -1:
+        cdef int first = 0, last = node.n, i
+        cdef int64_t removed = 0
+        if node.level == 0:
+            if start is not None:
+                node.find(<const uint8_t*>PyBytes_AS_STRING(start),
+                          <int>PyBytes_GET_SIZE(start), &first)
+            if stop is not None:
+                node.find(<const uint8_t*>PyBytes_AS_STRING(stop),
+                          <int>PyBytes_GET_SIZE(stop), &last)
+            for i in range(first, last):
+                self.forget_cell(node.cell(i))
+            if last > first:
+                node.remove(first, last - first)
+            return last - first
+        # Children first .. last - 1 are covered whole; those on the two edges are looked into.
+        if start is not None:
+            first = node.route(<const uint8_t*>PyBytes_AS_STRING(start),
+                               <int>PyBytes_GET_SIZE(start)) + 1
+        if stop is not None:
+            last = node.route(<const uint8_t*>PyBytes_AS_STRING(stop),
+                              <int>PyBytes_GET_SIZE(stop))
+        if start is not None and stop is not None and last == first - 1:
+            removed = self.drop_range(self.dirty_child(node, last), start, stop)
+            self.mend(node, last)
+            return removed
+        if stop is not None:
+            removed += self.drop_range(self.dirty_child(node, last), None, stop)
+        if start is not None:
+            removed += self.drop_range(self.dirty_child(node, first - 1), start, None)
+        for i in range(first, last):
+            removed += self.drop_child(node, i)
+        if last > first:
+            node.remove(first, last - first)
+            del node.kids[first:last]
+        if stop is not None:
+            self.mend(node, first)
+        if start is not None:
+            self.mend(node, first - 1)
+        return removed
+
+    cdef int64_t drop_child(self, Node parent, int i) except -1:
+        """Let go of child `i` of a dirty node; the number of items below it."""
+        cdef Node node
+        cdef int j
+        cdef int64_t removed = 0
+        cdef uint8_t* cell
+        cdef uint8_t* reference
+        kid = parent.kids[i]
+        if kid is not None and (<Node>kid).dirty:
+            node = <Node>kid
+            self.ledger.dirty -= self.node_size
+            for j in range(node.n):
+                if node.level:
+                    removed += self.drop_child(node, j)
+                else:
+                    self.forget_cell(node.cell(j))
+            return removed if node.level else node.n
+        cell = parent.cell(i)
+        reference = cell + CELL_HEADER + (u16(cell) & 0x3FFF)
+        removed = u64(reference + 44)
+        if reference[25] == 0 and u32(reference + 68) == 0:
+            self.ledger.lower_count(reference)
+        else:
+            self.ledger.dropped.append(PyBytes_FromStringAndSize(<char*>reference, REF))
+        return removed
+
+    def clear(self):
+        """Remove everything, in time that does not grow with it."""
+        if self.root is not None:
+            self.delete_range(None, None)
+
+    def load_sorted(self, pairs, put_large):
+        """Put pairs whose keys ascend; how many there were. Nodes are left full where keys append.
+
+        `put_large(key, value)` takes the values that do not fit a leaf.
+        """
+        cdef int64_t count = 0
+        cdef bytes before = None, key, value
+        self.writing()
+        self.ledger.grows = True
+        for first, second in pairs:
+            check_key(first)
+            if type(second) is not bytes:
+                raise KeyTypeError(f"values are bytes, not {type(second).__name__}")
+            key = first
+            value = second
+            if before is not None and key <= before:
+                raise UsageError(
+                    f"load_sorted takes keys in ascending order; {key!r} follows {before!r}")
+            before = key
+            count += 1
+            if PyBytes_GET_SIZE(value) > self.inline_limit:
+                put_large(key, value)
+            elif not self.append(key, value):
+                self.put(key, value)
+        return count
+
+    cdef bint append(self, bytes key, bytes value) except -1:
+        """Put a key that is larger than all others; False, and no change, where it is not."""
+        cdef PyObject* path[MAX_DEPTH]
+        cdef int slot[MAX_DEPTH]
+        cdef int depth = 0
+        cdef uint8_t* cell
+        cdef const uint8_t* k = <const uint8_t*>PyBytes_AS_STRING(key)
+        cdef int klen = <int>PyBytes_GET_SIZE(key)
+        cdef const uint8_t* v = <const uint8_t*>PyBytes_AS_STRING(value)
+        cdef int vlen = <int>PyBytes_GET_SIZE(value)
+        cdef Node node
+        if self.ledger.dirty > self.ledger.dirty_limit:
+            self.ledger.spill()
+        node = self.dirty_root()
+        while node.level:
+            path[depth] = <PyObject*>node
+            slot[depth] = node.n - 1
+            depth += 1
+            node = self.dirty_child(node, node.n - 1)
+        if node.n:
+            cell = node.cell(node.n - 1)
+            if compare(cell + CELL_HEADER, u16(cell) & 0x3FFF, k, klen) >= 0:
+                return False
+        self.version += 1
+        self.items += 1
+        if not node.insert(node.n, k, klen, KIND_INLINE, v, vlen):
+            node.last = node.n - 1
+            self.insert_split(node, node.n, k, klen, KIND_INLINE, v, vlen,
+                              None, path, slot, depth)
+        return True
+
+    # --- storing ---------------------------------------------------------------------------------
+
+    def flush(self, BlockWriter writer):
+        """Store every dirty node, children before parents. Returns the root's reference or None."""
+        cdef uint8_t reference[REF]
+        if self.root is None:
+            self.stored_ref = None
+        elif self.root.dirty:
+            self.flush_node(self.root, writer)
+            self.reference(self.root, reference, writer.block_size)
+            self.stored_ref = PyBytes_FromStringAndSize(<char*>reference, REF)
+        return self.stored_ref
+
+    cdef int flush_node(self, Node node, BlockWriter writer) except -1:
+        cdef int i
+        cdef uint8_t* cell
+        cdef Node kid
+        if node.level:
+            for i in range(node.n):
+                found = node.kids[i]
+                if found is not None and (<Node>found).dirty:
+                    kid = <Node>found
+                    self.flush_node(kid, writer)
+                    cell = node.cell(i)
+                    self.reference(
+                        kid, cell + CELL_HEADER + (u16(cell) & 0x3FFF), writer.block_size)
+        writer.write_node(node, self.owner)
+        self.ledger.dirty -= self.node_size
+        return 0
+
+    cdef int reference(self, Node node, uint8_t* to, uint32_t block_size) except -1:
+        """Pointer and summary of a stored node."""
+        cdef uint64_t summary[4]
+        node.write_pointer(to)
+        node.summarize(summary, block_size)
+        memcpy(to + 44, summary, 24)
+        (<uint32_t*>(to + 68))[0] = <uint32_t>summary[3]
+        return 0
+
+
+def node_items(source, int node_size, bytes ref, str label):
+    """(level, items) of a stored node, read from the device past the cache.
+
+    Items are (key, kind, value); those of an inner node give the lower bound of each child (b"" for
+    the first) and its reference. For what walks over nodes one by one: diff, check, destroying.
+    """
+    cdef Node node = Node.__new__(Node)
+    cdef int i, klen
+    cdef uint8_t* cell
+    cdef list items = []
+    node.set_pointer(<const uint8_t*><char*>ref)
+    if node.level > MAX_DEPTH - 2 or node.logical > <uint32_t>node_size:
+        raise CorruptionError(label, node.block, "not a pointer to a node")
+    problem = node.attach(source.read(ref, label))
+    if problem is not None:
+        raise CorruptionError(label, node.block, problem)
+    for i in range(node.n):
+        cell = node.cell(i)
+        klen = u16(cell) & 0x3FFF
+        items.append((
+            b"" if node.level and i == 0
+            else PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER, klen),
+            u16(cell) >> 14,
+            PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER + klen, u16(cell + 2))))
+    return node.level, items
+
+
+cdef class Cursor:
+    """Iterator over a range of a tree; see Tree.items_between."""
+
+    cdef Tree tree
+    cdef bytes start
+    cdef bytes stop
+    cdef bint reverse
+    cdef int what
+    cdef list path
+    cdef int slot[MAX_DEPTH]
+    cdef bytes page
+    cdef uint8_t* p
+    cdef int size
+    cdef int at
+    cdef int limit
+    cdef bint ended
+    cdef uint64_t version
+    cdef bytes last
+
+    def __cinit__(self, Tree tree, bytes start, bytes stop, bint reverse, int what):
+        self.tree = tree
+        self.start = start
+        self.stop = stop
+        self.reverse = reverse
+        self.what = what
+        self.seek(stop if reverse else start, False)
+
+    def __iter__(self):
+        return self
+
+    cdef int seek(self, bytes key, bint beyond) except -1:
+        """Position on the first item in range, or on the one behind `key`."""
+        cdef Tree tree = self.tree
+        cdef Node node = tree.root
+        cdef int depth = 0, at
+        cdef const uint8_t* k = NULL
+        cdef int klen = 0
+        self.version = tree.version
+        self.path = []
+        self.page = None
+        self.at = self.limit = 0
+        self.ended = node is None
+        if node is None:
+            if tree.closed:
+                raise ClosedError(f"{tree.label}: this view or transaction has ended")
+            return 0
+        if tree.cache.used > tree.cache.limit:
+            tree.cache.evict()
+        if key is not None:
+            k = <const uint8_t*>PyBytes_AS_STRING(key)
+            klen = <int>PyBytes_GET_SIZE(key)
+        if node.p == NULL:
+            tree.load(node)
+        while node.level:
+            if key is None:
+                at = node.n - 1 if self.reverse else 0
+            else:
+                at = node.route(k, klen)
+            self.path.append(node)
+            self.slot[depth] = at
+            depth += 1
+            node = tree.child(node, at)
+        if self.reverse:
+            # Items below `at` are still to come; `key` itself is outside the range.
+            if key is None:
+                at = node.n
+            else:
+                node.find(k, klen, &at)
+            self.hold(node, at)
+        else:
+            at = 0
+            if key is not None and node.find(k, klen, &at) and beyond:
+                at += 1
+            self.hold(node, at)
+        return 0
+
+    cdef int hold(self, Node leaf, int at) except -1:
+        """Keep the page of a leaf, whatever the cache does, and find where the range ends in it."""
+        cdef int bound
+        self.page = leaf.page
+        self.p = leaf.p
+        self.size = leaf.size
+        if self.reverse:
+            self.limit = 0
+            if self.start is not None:
+                leaf.find(<const uint8_t*>PyBytes_AS_STRING(self.start),
+                          <int>PyBytes_GET_SIZE(self.start), &bound)
+                self.limit = bound
+                if bound:
+                    self.ended = True
+            self.at = at
+        else:
+            self.limit = leaf.n
+            if self.stop is not None:
+                leaf.find(<const uint8_t*>PyBytes_AS_STRING(self.stop),
+                          <int>PyBytes_GET_SIZE(self.stop), &bound)
+                if bound < leaf.n:
+                    self.limit = bound
+                    self.ended = True
+            self.at = at
+        return 0
+
+    cdef bint advance(self) except -1:
+        """Go to the next leaf; False at the end."""
+        cdef Tree tree = self.tree
+        cdef int depth = <int>len(self.path)
+        cdef Node node
+        if self.ended:
+            return False
+        while depth:
+            depth -= 1
+            node = <Node>self.path[depth]
+            if self.reverse:
+                if self.slot[depth] == 0:
+                    continue
+                self.slot[depth] -= 1
+            else:
+                if self.slot[depth] + 1 >= node.n:
+                    continue
+                self.slot[depth] += 1
+            del self.path[depth + 1:]
+            if tree.cache.used > tree.cache.limit:
+                tree.cache.evict()
+            while node.level:
+                if node.p == NULL:
+                    tree.load(node)
+                node = tree.child(node, self.slot[depth])
+                depth += 1
+                if node.level:
+                    self.path.append(node)
+                    self.slot[depth] = node.n - 1 if self.reverse else 0
+            self.hold(node, node.n if self.reverse else 0)
+            return True
+        self.ended = True
+        return False
+
+    def __next__(self):
+        cdef uint8_t* cell
+        cdef int klen, kind
+        if self.version != self.tree.version:
+            self.reposition()
+        if self.reverse:
+            while self.at <= self.limit:
+                if not self.advance():
+                    self.at = self.limit = 0
+                    self.page = None
+                    raise StopIteration
+            self.at -= 1
+            cell = self.p + self.size - (<uint16_t*>(self.p + HEADER))[self.at]
+        else:
+            while self.at >= self.limit:
+                if not self.advance():
+                    self.at = self.limit = 0
+                    self.page = None
+                    raise StopIteration
+            cell = self.p + self.size - (<uint16_t*>(self.p + HEADER))[self.at]
+            self.at += 1
+        klen = u16(cell) & 0x3FFF
+        kind = u16(cell) >> 14
+        key = PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER, klen)
+        if self.tree.ledger is not None:
+            self.last = key
+        if self.what == 1:
+            return key
+        value = PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER + klen, u16(cell + 2))
+        if self.what == 3:
+            return key, kind, value
+        if kind:
+            value = self.tree.resolve(kind, value)
+        if self.what == 2:
+            return value
+        return key, value
+
+    cdef int reposition(self) except -1:
+        """The tree was changed: find the place again by the last key."""
+        if self.last is None:
+            self.seek(self.stop if self.reverse else self.start, False)
+        else:
+            self.seek(self.last, True)
+        return 0

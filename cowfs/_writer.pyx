@@ -1,0 +1,190 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Gives blocks their addresses and writes them in few, long runs.
+
+A writer consumes runs of free blocks from the space layer one after the other, and buffers what it
+places, so that a small transaction reaches the device as one write: its commit record first, in the
+block that the commit before it reserved, and everything else right behind.
+
+Invariants: only blocks that the space layer handed out are written; every write of a transaction is
+listed in `runs` with a checksum over it; nothing is durable before the store flushes the device.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from libc.string cimport memcpy, memset
+
+cdef Py_ssize_t BUFFER = 1 << 20
+cdef int MAX_SKIP = 31
+
+
+cdef class BlockWriter:
+    """Places nodes, records and other bytes; the one way in which a store writes blocks."""
+
+    def __init__(self, device, space, Cache cache, int compression, compress, checksum):
+        self.device = device
+        self.space = space
+        self.cache = cache
+        self.block_size = space.block_size
+        self.compression = compression
+        self.compress = compress
+        self.checksum = checksum
+        self.room = BUFFER
+        self.buffer = bytearray(BUFFER)
+        self.segments = []
+        self.runs = []
+
+    def begin(self, uint64_t txid):
+        """Start a transaction: nothing is placed yet."""
+        self.txid = txid
+        self.written = 0
+        self.sealed = 0
+        self.segments = []
+        self.runs = []
+        self.fill = self.block_size
+        self.buffered = self.cursor
+        self.segment = self.cursor
+
+    def reserve_record(self):
+        """Set the block for the next commit record aside, at the start of what is written next."""
+        self.take(1)
+        self.close_segment()
+        self.next_record = self.cursor
+        self.cursor += 1
+        self.segment = self.cursor
+        return self.next_record
+
+    def adopt(self, uint64_t record_block):
+        """Continue after opening an image: the log goes on in `record_block`."""
+        self.record_block = record_block
+
+    def close_segment(self):
+        """Put the blocks placed since the last call on the list of segments."""
+        if self.cursor > self.segment:
+            self.segments.append((self.segment, self.cursor - self.segment))
+        self.segment = self.cursor
+
+    def finish_run(self):
+        """Give back what is left of the current run."""
+        self.drain()
+        self.close_segment()
+        if self.end > self.cursor:
+            self.space.give_back(self.cursor, self.end - self.cursor)
+        self.cursor = self.end = self.segment = self.buffered = 0
+
+    def take(self, Py_ssize_t blocks):
+        """Make the current run hold at least `blocks` more, if need be by starting another."""
+        if self.cursor + blocks <= self.end:
+            return
+        self.finish_run()
+        start, length = self.space.take_run(blocks, self.written)
+        self.cursor = self.segment = self.buffered = start
+        self.end = start + length
+
+    def drain(self):
+        """Write the buffer to the device."""
+        self.seal()
+        if self.fill > self.block_size:
+            self.device.write(
+                self.buffered * self.block_size,
+                memoryview(self.buffer)[self.block_size:self.fill])
+        self.buffered = self.cursor
+        self.fill = self.block_size
+
+    def seal(self):
+        """List what is buffered in `runs`, with its checksum."""
+        cdef Py_ssize_t length = self.fill - self.block_size
+        if length and self.sealed != self.buffered:
+            self.sealed = self.buffered
+            self.runs.append((
+                self.buffered, length // self.block_size,
+                self.checksum(memoryview(self.buffer)[self.block_size:self.fill])))
+
+    def write_record(self, bytes record):
+        """Write the commit record (one block) and all that is still buffered."""
+        cdef Py_ssize_t length
+        if self.buffered == self.record_block + 1 and self.fill > self.block_size:
+            memcpy(PyByteArray_AS_STRING(self.buffer), PyBytes_AS_STRING(record), self.block_size)
+            self.device.write(
+                self.record_block * self.block_size, memoryview(self.buffer)[:self.fill])
+        else:
+            self.drain()
+            self.device.write(self.record_block * self.block_size, record)
+        self.fill = self.block_size
+        self.buffered = self.cursor
+        self.record_block = self.next_record
+        self.next_record = 0
+
+    def abandon(self):
+        """Give back everything that was placed since `begin`."""
+        self.fill = self.block_size
+        self.close_segment()
+        if self.next_record:
+            self.space.give_back(self.next_record, 1)
+            self.next_record = 0
+        for start, length in self.segments:
+            self.space.give_back(start, length)
+        if self.end > self.cursor:
+            self.space.give_back(self.cursor, self.end - self.cursor)
+        self.cursor = self.end = self.segment = self.buffered = 0
+        self.segments = []
+        self.runs = []
+
+    cdef uint64_t place(self, const uint8_t* data, Py_ssize_t length) except? 0:
+        cdef Py_ssize_t blocks = (length + self.block_size - 1) // self.block_size
+        cdef Py_ssize_t padded = blocks * self.block_size
+        cdef uint64_t block
+        cdef char* to
+        if self.cursor + blocks > self.end:
+            self.take(blocks)
+        if self.fill + padded > self.room:
+            self.drain()
+        block = self.cursor
+        if self.block_size + padded > self.room:
+            self.room = self.block_size + padded
+            self.buffer = bytearray(self.room)
+        to = PyByteArray_AS_STRING(self.buffer) + self.fill
+        memcpy(to, data, length)
+        memset(to + length, 0, padded - length)
+        self.fill += padded
+        self.cursor += blocks
+        self.written += padded
+        return block
+
+    def write(self, bytes data):
+        """Place bytes of any length in one run; returns their first block."""
+        return self.place(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef int write_node(self, Node node, uint64_t owner) except -1:
+        """Store a dirty node whose children are stored: it is clean afterwards.
+
+        Compression is tried only where it can save a block, and less often while it does not.
+        """
+        cdef bytes page = node.packed(owner, self.txid)
+        cdef bytes payload = page, digest
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(page), blocks
+        cdef int compression = 0
+        blocks = (length + self.block_size - 1) // self.block_size
+        if self.compression and blocks > 1:
+            if self.skip > 0:
+                self.skip -= 1
+            else:
+                payload = self.compress(page)
+                if (PyBytes_GET_SIZE(payload) + self.block_size - 1) // self.block_size < blocks:
+                    compression = self.compression
+                    self.incompressible = 0
+                else:
+                    payload = page
+                    if self.incompressible < MAX_SKIP:
+                        self.incompressible += 1
+                    self.skip = self.incompressible
+        digest = self.checksum(payload)
+        node.block = self.place(
+            <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        node.birth = self.txid
+        node.stored = <uint32_t>PyBytes_GET_SIZE(payload)
+        node.logical = <uint32_t>length
+        node.compression = compression
+        memcpy(node.checksum, PyBytes_AS_STRING(digest), 16)
+        node.dirty = False
+        self.cache.admit(node)
+        return 0

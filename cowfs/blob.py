@@ -1,0 +1,386 @@
+"""Large values: random access to bytes of any length that live in one cell of a tree.
+
+A cell holds the bytes themselves while they fit a leaf (INLINE), else a pointer to one extent
+(EXTENT) up to a record's size, else the root of a tree of records (TREE) keyed by record number;
+records that are missing are holes. Values of a kv dataset, files of an fs dataset and volumes are
+all this one thing, which is why sharing it (reflink, snapshot, clone) is one reference, whatever
+its size.
+
+Everything is stored at once, compressed and hashed on all cores, so that memory is bounded by what
+one call is given.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+from . import limits
+from ._tree import EXTENT, INLINE, TREE, Tree
+from .blockio import BlockIO
+from .errors import CorruptionError, UsageError
+from .format import (
+    NO_REF,
+    POINTER_SIZE,
+    TREE_CELL_SIZE,
+    pack_blob,
+    unpack_blob,
+    unpack_pointer,
+    unpack_summary,
+)
+
+_NUMBER = struct.Struct(">Q")
+_ZEROS = bytes(limits.RECORD_SIZE)
+_BATCH = 32
+"""Records encoded together: enough to keep all cores busy."""
+
+Cell = tuple[int, bytes]
+
+
+class Blob:
+    """The bytes in the cell `key` of `tree`; a missing cell reads as no bytes.
+
+    Offsets, lengths and `size` are in bytes. Writing needs a tree that belongs to a transaction.
+    Raises CorruptionError where the image is damaged, OutOfSpaceError where it is full.
+    """
+
+    def __init__(
+        self, io: BlockIO, tree: Tree, key: bytes, *, record_size: int = limits.RECORD_SIZE
+    ) -> None:
+        self._io = io
+        self._tree = tree
+        self._key = key
+        self._kind = INLINE
+        self._raw = b""
+        self.record_size = record_size
+        cell = tree.cell(key)
+        if cell is not None:
+            self._kind, self._raw = cell
+        self.size = cell_size((self._kind, self._raw))
+        if self._kind == TREE:
+            self.record_size = unpack_blob(self._raw)[2]
+            if not 0 < self.record_size <= limits.RECORD_SIZE:
+                raise CorruptionError(tree.label, None, f"records of {self.record_size} bytes")
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes from `offset`; fewer only at the end. Holes read as zeros."""
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        if self._kind != TREE:
+            return self._whole()[offset : offset + length]
+        records = self._records()
+        first, skip = divmod(offset, self.record_size)
+        last = (offset + length - 1) // self.record_size
+        parts = []
+        for number in range(first, last + 1):
+            data = self._record(records, number)
+            begin = skip if number == first else 0
+            end = min(self.record_size, offset + length - number * self.record_size)
+            part = data[begin:end] if begin or end < len(data) else data
+            parts.append(part)
+            if len(part) < end - begin:
+                parts.append(bytes(end - begin - len(part)))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def data_ranges(self, start: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, stop) of each stretch that holds data, from `start` on; holes lie between."""
+        if self._kind != TREE:
+            if start < self.size:
+                yield start, self.size
+            return
+        run: tuple[int, int] | None = None
+        first = _NUMBER.pack(start // self.record_size)
+        for key in self._records().items_between(first, None, False, 1):
+            begin = _NUMBER.unpack(key)[0] * self.record_size
+            end = min(begin + self.record_size, self.size)
+            if run is not None and run[1] == begin:
+                run = (run[0], end)
+                continue
+            if run is not None:
+                yield run
+            run = (max(begin, start), end)
+        if run is not None:
+            yield run
+
+    def stored(self) -> int:
+        """Bytes that it takes on the device, beside its cell."""
+        if self._kind == TREE:
+            return unpack_summary(self._raw).stored if self._raw[:8] != NO_REF[:8] else 0
+        if self._kind == EXTENT:
+            return unpack_pointer(self._raw).blocks(self._io.block_size) * self._io.block_size
+        return 0
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        """Write at `offset`; what lies between the old end and `offset` becomes a hole."""
+        view = memoryview(data).cast("B")
+        if offset < 0 or offset + len(view) > limits.MAX_VALUE:
+            raise UsageError(f"offset {offset}: a value has at most {limits.MAX_VALUE} bytes")
+        size = max(self.size, offset + len(view))
+        if not len(view):
+            return
+        if self._kind != TREE and size <= self.record_size:
+            whole = bytearray(self._whole())
+            whole.extend(bytes(size - len(whole)))
+            whole[offset : offset + len(view)] = view
+            self._put_small(bytes(whole))
+            return
+        records = self._open_records()
+        batch = _BATCH * self.record_size
+        done = 0
+        while done < len(view):
+            step = min(len(view) - done, batch - (offset + done) % self.record_size)
+            self._write_records(records, view[done : done + step], offset + done)
+            done += step
+        self._store_records(records, size)
+
+    def truncate(self, size: int) -> None:
+        """Cut to `size` bytes, or grow with a hole."""
+        if not 0 <= size <= limits.MAX_VALUE:
+            raise UsageError(f"size {size}: a value has 0 to {limits.MAX_VALUE} bytes")
+        if size == self.size:
+            return
+        if size <= self.record_size:
+            self._put_small(self.pread(size, 0).ljust(size, b"\0"))
+            return
+        records = self._open_records()
+        if size < self.size:
+            number, rest = divmod(size, self.record_size)
+            records.delete_range(_NUMBER.pack(number + (1 if rest else 0)), None)
+            old = self._record(records, number) if rest else b""
+            if len(old) > rest:
+                self._put_records(records, [(number, old[:rest])])
+        self._store_records(records, size)
+
+    def punch(self, offset: int, length: int) -> None:
+        """Make a range read as zeros; whole records in it are given back."""
+        stop = min(offset + length, self.size)
+        if offset < 0 or stop <= offset:
+            return
+        if self._kind != TREE:
+            self.pwrite(bytes(stop - offset), offset)
+            return
+        first = -(-offset // self.record_size)
+        last = stop // self.record_size
+        if stop == self.size:
+            last = -(-stop // self.record_size)
+        if last > first:
+            records = self._open_records()
+            records.delete_range(_NUMBER.pack(first), _NUMBER.pack(last))
+            self._store_records(records, self.size)
+            edges = [(offset, first * self.record_size), (last * self.record_size, stop)]
+        else:
+            edges = [(offset, stop)]
+        for begin, end in edges:
+            if end > begin:
+                self.pwrite(bytes(end - begin), begin)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _whole(self) -> bytes:
+        if self._kind == INLINE:
+            return self._raw
+        return self._io.read_extent(self._raw, self._tree.label)
+
+    def _records(self) -> Tree:
+        return _record_tree(self._io, self._tree, unpack_blob(self._raw)[0], writable=False)
+
+    def _record(self, records: Tree, number: int) -> bytes:
+        cell = records.cell(_NUMBER.pack(number))
+        if cell is None:
+            return b""
+        if cell[0] == INLINE:
+            return cell[1]
+        if cell[0] == EXTENT:
+            return self._io.read_extent(cell[1], self._tree.label)
+        raise CorruptionError(self._tree.label, None, "a tree within a tree of records")
+
+    def _put_small(self, whole: bytes) -> None:
+        """Store all bytes inline or as one extent; what was there is released."""
+        if len(whole) <= self._tree.inline_limit:
+            self._kind, self._raw = INLINE, whole
+        else:
+            self._kind, self._raw = EXTENT, self._io.write_extents([whole])[0]
+        self._tree.put(self._key, self._raw, self._kind)
+        self.size = len(whole)
+
+    def _open_records(self) -> Tree:
+        """The tree of records, for writing; made from what is there where it is none yet."""
+        self._tree.touch(self._key)
+        if self._kind == TREE:
+            ref = unpack_blob(self._raw)[0]
+            return _record_tree(self._io, self._tree, ref, writable=True)
+        records = _record_tree(self._io, self._tree, NO_REF, writable=True)
+        if self.size:
+            records.put(_NUMBER.pack(0), self._raw, self._kind)
+        return records
+
+    def _store_records(self, records: Tree, size: int) -> None:
+        ref = records.flush(self._io.writer) or NO_REF
+        self._kind, self._raw = TREE, pack_blob(ref, size, self.record_size)
+        self._tree.swap(self._key, TREE, self._raw)
+        self.size = size
+
+    def _write_records(self, records: Tree, view: memoryview, offset: int) -> None:
+        changed: list[tuple[int, bytes]] = []
+        done = 0
+        while done < len(view):
+            number, skip = divmod(offset + done, self.record_size)
+            part = bytes(view[done : done + self.record_size - skip])
+            done += len(part)
+            if len(part) < self.record_size:
+                old = self._record(records, number)
+                if skip or len(old) > len(part):
+                    part = old[:skip].ljust(skip, b"\0") + part + old[skip + len(part) :]
+            changed.append((number, part))
+        self._put_records(records, changed)
+
+    def _put_records(self, records: Tree, changed: list[tuple[int, bytes]]) -> None:
+        """Store records; those of zeros become holes."""
+        kept: list[tuple[bytes, bytes]] = []
+        for number, data in changed:
+            key = _NUMBER.pack(number)
+            if data == _ZEROS[: len(data)]:
+                records.delete(key)
+            elif len(data) <= self._tree.inline_limit:
+                records.put(key, data)
+            else:
+                kept.append((key, data))
+        pointers = self._io.write_extents([data for _, data in kept])
+        for (key, _), pointer in zip(kept, pointers, strict=True):
+            records.put(key, pointer, EXTENT)
+
+
+def _record_tree(io: BlockIO, tree: Tree, ref: bytes, *, writable: bool) -> Tree:
+    return Tree(
+        io,
+        io.cache,
+        io.node_size,
+        tree.owner,
+        ref if ref != NO_REF else None,
+        tree.edits if writable else None,
+        tree.label,
+    )
+
+
+def cell_size(cell: Cell) -> int:
+    """Bytes of the value in a cell."""
+    kind, raw = cell
+    if kind == INLINE:
+        return len(raw)
+    if kind == EXTENT:
+        return unpack_pointer(raw).logical
+    return unpack_blob(raw)[1]
+
+
+def resolver(io: BlockIO, label: str) -> Callable[[int, bytes], bytes]:
+    """What a tree needs to give the bytes of large values; see Tree.resolve."""
+
+    def resolve(kind: int, raw: bytes) -> bytes:
+        if kind == EXTENT and len(raw) == POINTER_SIZE:
+            return io.read_extent(raw, label)
+        if kind != TREE or len(raw) != TREE_CELL_SIZE:
+            raise CorruptionError(label, None, f"a cell of kind {kind} and {len(raw)} bytes")
+        ref, size, record_size = unpack_blob(raw)
+        records = Tree(
+            io, io.cache, io.node_size, 0, ref if ref != NO_REF else None, None, label, resolve
+        )
+        parts: list[bytes] = []
+        at = 0
+        for key, data in records.items_between():
+            begin = _NUMBER.unpack(key)[0] * record_size
+            if begin < at or begin + len(data) > size or len(data) > record_size:
+                raise CorruptionError(label, None, "records that do not fit their value")
+            parts.append(bytes(begin - at))
+            parts.append(data)
+            at = begin + len(data)
+        parts.append(bytes(size - at))
+        return b"".join(parts)
+
+    return resolve
+
+
+def write_value(io: BlockIO, tree: Tree, key: bytes, value: bytes) -> None:
+    """Put a value of any length; what was there is released."""
+    if len(value) <= tree.inline_limit:
+        tree.put(key, value)
+    elif len(value) <= limits.RECORD_SIZE:
+        tree.put(key, io.write_extents([value])[0], EXTENT)
+    else:
+        write_blob(io, tree, key, [value])
+
+
+def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | memoryview]) -> int:
+    """Put a value that comes in chunks; its size. What was there is released at the end."""
+    records = _record_tree(io, tree, NO_REF, writable=True)
+    size = 0
+    number = 0
+    waiting = bytearray()
+    batch = _BATCH * limits.RECORD_SIZE
+
+    def store(data: bytes | bytearray | memoryview) -> None:
+        nonlocal number
+        view = memoryview(data)
+        parts = [
+            bytes(view[i : i + limits.RECORD_SIZE])
+            for i in range(0, len(view), limits.RECORD_SIZE)
+        ]
+        kept = [
+            (_NUMBER.pack(number + i), part)
+            for i, part in enumerate(parts)
+            if part != _ZEROS[: len(part)]
+        ]
+        number += len(parts)
+        pointers = io.write_extents([part for _, part in kept])
+        for (record, _), pointer in zip(kept, pointers, strict=True):
+            records.put(record, pointer, EXTENT)
+
+    for chunk in chunks:
+        size += len(chunk)
+        view = memoryview(chunk).cast("B")
+        if waiting:
+            take = min(len(view), batch - len(waiting))
+            waiting += view[:take]
+            view = view[take:]
+            if len(waiting) == batch:
+                store(waiting)
+                waiting = bytearray()
+        while len(view) >= batch:
+            store(view[:batch])
+            view = view[batch:]
+        waiting += view
+    if number == 0 and len(waiting) <= limits.RECORD_SIZE:
+        write_value(io, tree, key, bytes(waiting))
+        return size
+    if waiting:
+        store(waiting)
+    ref = records.flush(io.writer) or NO_REF
+    tree.put(key, pack_blob(ref, size, limits.RECORD_SIZE), TREE)
+    return size
+
+
+def share_blob_between(
+    io: BlockIO, source: Tree, source_key: bytes, target: Tree, target_key: bytes
+) -> None:
+    """Give `target_key` the same bytes, sharing everything that is stored (a reflink).
+
+    Both trees belong to the same store, and `target` to a transaction.
+    """
+    cell = source.cell(source_key)
+    if cell is None:
+        target.delete(target_key)
+        return
+    kind, raw = cell
+    block = int.from_bytes(raw[:8], "little") if kind != INLINE else 0
+    if block:
+        target.edits.share(block)
+    target.put(target_key, raw, kind)
+
+
+def share_blob(io: BlockIO, tree: Tree, source_key: bytes, target_key: bytes) -> None:
+    """`share_blob_between` inside one tree."""
+    share_blob_between(io, tree, source_key, tree, target_key)

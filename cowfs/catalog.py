@@ -1,0 +1,254 @@
+"""The catalog: the tree of names, dataset and snapshot records, and what is being destroyed.
+
+It knows how these are kept and which names are allowed; what snapshots and clones *mean* for
+reference counts is the transaction's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ._tree import Tree
+from .errors import CorruptionError, ExistsError, KindError, NotFoundError, UsageError
+from .format import (
+    CATALOG_META,
+    dataset_key,
+    drop_key,
+    name_key,
+    pack_drop,
+    pack_meta,
+    pack_root,
+    snapshot_key,
+    unpack_drop,
+    unpack_meta,
+    unpack_root,
+)
+
+KINDS = ("kv", "fs", "volume")
+
+CATALOG_OWNER = 1
+SPACE_OWNER = 2
+FIRST_DATASET = 16
+"""Ids of trees: below this, the store's own."""
+
+_DATASET_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:-]|/(?=[A-Za-z0-9_]))*")
+_SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+MAX_NAME = 200
+
+
+def check_dataset_name(name: str) -> str:
+    """The name, or UsageError that says which are allowed."""
+    if not isinstance(name, str) or len(name) > MAX_NAME or not _DATASET_NAME.fullmatch(name):
+        raise UsageError(
+            f"dataset name {name!r}: allowed are 1 to {MAX_NAME} of the characters "
+            "A-Z a-z 0-9 _ . - : and / between parts, each part starting with a letter, digit or _"
+        )
+    return name
+
+
+def split_snapshot(name: str) -> tuple[str, str]:
+    """`dataset@snapshot` taken apart and checked."""
+    if not isinstance(name, str) or name.count("@") != 1:
+        raise UsageError(f"snapshot name {name!r}: a snapshot is named DATASET@NAME")
+    dataset, _, snapshot = name.partition("@")
+    check_dataset_name(dataset)
+    if len(snapshot) > MAX_NAME or not _SNAPSHOT_NAME.fullmatch(snapshot):
+        raise UsageError(
+            f"snapshot name {snapshot!r}: allowed are 1 to {MAX_NAME} of the characters "
+            "A-Z a-z 0-9 _ . - : starting with a letter, digit or _"
+        )
+    return dataset, snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A dataset's head, or a snapshot: where its tree begins."""
+
+    dataset: int
+    name: str
+    """Of the dataset, or of the snapshot without the dataset."""
+    kind: str
+    created_ns: int
+    txid: int
+    """The transaction that made it."""
+    size: int
+    """Bytes of a volume; 0 for the others."""
+    record_size: int
+    ref: bytes | None
+    """Reference of the root node; None for an empty tree."""
+
+
+class Catalog:
+    """Typed access to the catalog tree; changes need a tree with a ledger."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def dataset(self, name: str) -> Root:
+        """The head of a dataset. Raises NotFoundError."""
+        check_dataset_name(name)
+        found = self.find(name)
+        if found is None:
+            known = ", ".join(sorted(self.names())[:8]) or "none yet"
+            raise NotFoundError(f"no dataset {name!r} in this image; there are: {known}")
+        return found
+
+    def find(self, name: str) -> Root | None:
+        """The head of a dataset, or None."""
+        number = self.tree.get(name_key(name))
+        if number is None:
+            return None
+        return self._root(int.from_bytes(number, "big"), self._need(b"D" + number))
+
+    def by_id(self, dataset: int) -> Root:
+        """The head of the dataset with this id."""
+        return self._root(dataset, self._need(dataset_key(dataset)))
+
+    def snapshot(self, dataset: Root, name: str) -> Root:
+        """One snapshot of a dataset. Raises NotFoundError."""
+        data = self.tree.get(snapshot_key(dataset.dataset, name))
+        if data is None:
+            known = ", ".join(s.name for s in self.snapshots(dataset)) or "none"
+            raise NotFoundError(
+                f"dataset {dataset.name!r} has no snapshot {name!r}; it has: {known}"
+            )
+        return self._root(dataset.dataset, data)
+
+    def resolve(self, name: str) -> Root:
+        """A head or a snapshot by its full name. Raises NotFoundError."""
+        if isinstance(name, str) and "@" in name:
+            dataset, snapshot = split_snapshot(name)
+            return self.snapshot(self.dataset(dataset), snapshot)
+        return self.dataset(name)
+
+    def names(self) -> Iterator[str]:
+        """Names of all datasets, in order."""
+        for key in self.tree.items_between(b"N", b"O", False, 1):
+            yield key[1:].decode()
+
+    def datasets(self) -> Iterator[Root]:
+        """All heads, by name."""
+        for number in self.tree.items_between(b"N", b"O", False, 2):
+            yield self._root(int.from_bytes(number, "big"), self._need(b"D" + number))
+
+    def snapshots(self, dataset: Root) -> list[Root]:
+        """A dataset's snapshots, oldest first."""
+        start = snapshot_key(dataset.dataset)
+        stop = snapshot_key(dataset.dataset + 1)
+        found = [
+            self._root(dataset.dataset, data)
+            for data in self.tree.items_between(start, stop, False, 2)
+        ]
+        return sorted(found, key=lambda root: (root.txid, root.created_ns, root.name))
+
+    def drops(self) -> Iterator[tuple[int, list[tuple[bytes, int]]]]:
+        """(number, position) of each subtree that is being destroyed, oldest first."""
+        for key, data in self.tree.items_between(b"R", b"S", False, 0):
+            try:
+                yield int.from_bytes(key[1:], "big"), unpack_drop(data)
+            except ValueError as error:
+                raise CorruptionError("", None, f"catalog: {error}") from None
+
+    def _need(self, key: bytes) -> bytes:
+        data: bytes | None = self.tree.get(key)
+        if data is None:
+            raise CorruptionError("", None, f"catalog: the record {key!r} is missing")
+        return data
+
+    @staticmethod
+    def _root(dataset: int, data: bytes) -> Root:
+        try:
+            kind, created_ns, txid, size, record_size, name, ref = unpack_root(data)
+            return Root(dataset, name, KINDS[kind], created_ns, txid, size, record_size, ref)
+        except (ValueError, IndexError) as error:
+            raise CorruptionError("", None, f"catalog: {error}") from None
+
+    # --- changing -------------------------------------------------------------------------------
+
+    def add_dataset(self, name: str, kind: str, **fields: int | bytes | None) -> Root:
+        """A new head under a free name. Raises ExistsError."""
+        check_dataset_name(name)
+        if kind not in KINDS:
+            raise KindError(f"kind {kind!r}: a dataset is one of {', '.join(KINDS)}")
+        self._need_free(name)
+        number, next_drop = self._meta()
+        self.tree.put(CATALOG_META, pack_meta(number + 1, next_drop))
+        empty = Root(number, name, kind, 0, 0, 0, 0, None)
+        root = replace(empty, **fields)  # type: ignore[arg-type]
+        self.tree.put(name_key(name), number.to_bytes(8, "big"))
+        self.put_dataset(root)
+        return root
+
+    def put_dataset(self, root: Root) -> None:
+        """Store a head that is in the catalog already."""
+        self.tree.put(dataset_key(root.dataset), _pack(root))
+
+    def rename_dataset(self, root: Root, name: str) -> Root:
+        """Another name for a dataset; its snapshots go with it. Raises ExistsError."""
+        check_dataset_name(name)
+        self._need_free(name)
+        self.tree.delete(name_key(root.name))
+        self.tree.put(name_key(name), root.dataset.to_bytes(8, "big"))
+        renamed = replace(root, name=name)
+        self.put_dataset(renamed)
+        return renamed
+
+    def remove_dataset(self, root: Root) -> None:
+        """Forget a head; its snapshots must be gone."""
+        self.tree.delete(name_key(root.name))
+        self.tree.delete(dataset_key(root.dataset))
+
+    def add_snapshot(self, root: Root) -> None:
+        """Store a new snapshot. Raises ExistsError."""
+        key = snapshot_key(root.dataset, root.name)
+        if key in self.tree:
+            raise ExistsError(
+                f"{self.by_id(root.dataset).name}@{root.name}: this snapshot exists already"
+            )
+        self.tree.put(key, _pack(root))
+
+    def rename_snapshot(self, root: Root, name: str) -> None:
+        """Another name for a snapshot. Raises ExistsError."""
+        self.add_snapshot(replace(root, name=name))
+        self.tree.delete(snapshot_key(root.dataset, root.name))
+
+    def remove_snapshot(self, root: Root) -> None:
+        """Forget a snapshot."""
+        self.tree.delete(snapshot_key(root.dataset, root.name))
+
+    def add_drop(self, stack: list[tuple[bytes, int]]) -> None:
+        """Queue a subtree that nobody refers to any more, to be destroyed in steps."""
+        next_id, number = self._meta()
+        self.tree.put(CATALOG_META, pack_meta(next_id, number + 1))
+        self.tree.put(drop_key(number), pack_drop(stack))
+
+    def put_drop(self, number: int, stack: list[tuple[bytes, int]]) -> None:
+        """Note how far destroying a subtree has come; an empty stack is the end."""
+        if stack:
+            self.tree.put(drop_key(number), pack_drop(stack))
+        else:
+            self.tree.delete(drop_key(number))
+
+    def _meta(self) -> tuple[int, int]:
+        data = self.tree.get(CATALOG_META)
+        return (FIRST_DATASET, 0) if data is None else unpack_meta(data)
+
+    def _need_free(self, name: str) -> None:
+        if name_key(name) in self.tree:
+            raise ExistsError(f"dataset {name!r} exists already; choose another name")
+
+
+def _pack(root: Root) -> bytes:
+    return pack_root(
+        KINDS.index(root.kind),
+        root.created_ns,
+        root.txid,
+        root.size,
+        root.record_size,
+        root.name,
+        root.ref,
+    )

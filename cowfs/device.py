@@ -1,0 +1,222 @@
+"""The bottom layer: bytes at offsets. All I/O of a store goes through a `Device`.
+
+The interface is a handful of methods so that a test can put a recording, failing or reordering
+device in the place of the file. A device knows nothing of blocks, checksums or locks on records;
+it promises only that what `write` took before a successful `flush` is there after a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+from typing import Protocol
+
+from .errors import BusyError, FormatError, NotFoundError, OutOfSpaceError, UsageError
+
+_FALLOC_KEEP_SIZE = 1
+_FALLOC_PUNCH_HOLE = 2
+
+
+class Device(Protocol):
+    """What a store needs of the thing that it lives on. Offsets and lengths are in bytes."""
+
+    name: str
+
+    def size(self) -> int:
+        """Bytes that can be read."""
+
+    def allocated(self) -> int:
+        """Bytes that the device occupies on its host."""
+
+    def resize(self, size: int) -> None:
+        """Grow or shrink; new space reads as zeros."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes; fewer only at the end of the device."""
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of `data`; durable after the next `flush`."""
+
+    def flush(self) -> None:
+        """Make everything written so far durable, or raise."""
+
+    def discard(self, offset: int, length: int) -> None:
+        """Give the range back to the host; it may read as anything afterwards."""
+
+    def close(self) -> None:
+        """Release the device; no implied flush."""
+
+
+class MemoryDevice:
+    """A device in memory, for tests and scratch stores."""
+
+    def __init__(self, size: int = 0, name: str = "<memory>") -> None:
+        self.name = name
+        self._bytes = bytearray(size)
+
+    def size(self) -> int:
+        return len(self._bytes)
+
+    def allocated(self) -> int:
+        return len(self._bytes)
+
+    def resize(self, size: int) -> None:
+        if size < len(self._bytes):
+            del self._bytes[size:]
+        else:
+            self._bytes.extend(bytes(size - len(self._bytes)))
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self._bytes[offset : offset + length])
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        end = offset + len(data)
+        if end > len(self._bytes):
+            self.resize(end)
+        self._bytes[offset:end] = data
+
+    def flush(self) -> None:
+        pass
+
+    def discard(self, offset: int, length: int) -> None:
+        self._bytes[offset : offset + length] = bytes(length)
+
+    def close(self) -> None:
+        pass
+
+
+class FileDevice:
+    """An ordinary file, locked against other users of the image while it is open.
+
+    A writer takes the lock alone; any number of readers share it.
+    """
+
+    def __init__(self, path: str, *, writable: bool, create: bool = False, reset: bool = False):
+        self.name = path
+        self.writable = writable
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+        if create:
+            flags |= os.O_CREAT
+        try:
+            self._fd = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            raise NotFoundError(f"{path}: no such image; make one with 'cowfs mkfs'") from None
+        except IsADirectoryError:
+            raise FormatError(f"{path}: is a directory, not a cowfs image") from None
+        try:
+            mode = os.fstat(self._fd).st_mode
+            if stat.S_ISDIR(mode):
+                raise FormatError(f"{path}: is a directory, not a cowfs image")
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise FormatError(f"{path}: not an ordinary file, so not a cowfs image")
+            self._lock()
+            if reset:
+                os.ftruncate(self._fd, 0)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._can_punch = True
+
+    def _lock(self) -> None:
+        kind = fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH
+        try:
+            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pids = lock_holders(os.fstat(self._fd))
+            who = "another process" if not pids else " and ".join(f"process {p}" for p in pids)
+            if str(os.getpid()) in pids:
+                who += " (this one)"
+            verb = "hold" if len(pids) > 1 else "holds"
+            raise BusyError(f"{self.name}: {who} {verb} the image; wait or end it first") from None
+
+    def size(self) -> int:
+        return os.lseek(self._fd, 0, os.SEEK_END)
+
+    def allocated(self) -> int:
+        return os.fstat(self._fd).st_blocks * 512
+
+    def resize(self, size: int) -> None:
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise _explain(error, self.name, "grow") from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._fd, length, offset)
+        while len(data) < length:
+            more = os.pread(self._fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        try:
+            done = os.pwrite(self._fd, data, offset)
+            if done == len(data):
+                return
+            view = memoryview(data)
+            while done < len(view):
+                done += os.pwrite(self._fd, view[done:], offset + done)
+        except OSError as error:
+            raise _explain(error, self.name, "write") from error
+
+    def flush(self) -> None:
+        os.fdatasync(self._fd)
+
+    def discard(self, offset: int, length: int) -> None:
+        if self._can_punch and not _punch_hole(self._fd, offset, length):
+            self._can_punch = False
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def check_image_path(path: str) -> str:
+    """The path as text, or UsageError where no file can have it."""
+    text = os.fspath(path)
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UsageError(f"{path!r}: an image is named by a path of at least one character")
+    return text
+
+
+def lock_holders(status: os.stat_result) -> list[str]:
+    """Pids that hold a flock on the file, from the kernel's table; empty where there is none."""
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    pids: list[str] = []
+    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as table:
+        for line in table:
+            words = line.split()
+            if "FLOCK" in words and inode in words and "->" not in words:
+                pids.append(words[words.index(inode) - 1])
+    return pids
+
+
+def _explain(error: OSError, name: str, verb: str) -> OSError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutOfSpaceError(
+            f"{name}: the disk under the image is full ({error.strerror}); free space on it, "
+            "or delete data in the store"
+        )
+    return OSError(error.errno, f"cannot {verb} the image: {error.strerror}", name)
+
+
+def _punch_hole(fd: int, offset: int, length: int) -> bool:
+    """False where the file system cannot do it (os has no fallocate with modes)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fallocate = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
+    if fallocate is None:
+        return False
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    while fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            return False
+    return True

@@ -1,0 +1,687 @@
+"""The engine: one image, opened. Superblock ring, commit, readers, one writer at a time.
+
+`Engine.commit` is the commit protocol of docs/design.md, a step a line. One writer at a time; any
+number of readers, each on the version that it opened, never blocked. A failed flush is final: the
+store refuses writes from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from . import limits
+from ._ledger import Ledger
+from ._node import Cache
+from ._tree import Tree
+from .blob import resolver, write_value
+from .blockio import BlockIO
+from .catalog import CATALOG_OWNER, SPACE_OWNER, Catalog, Root
+from .codec import COMPRESSION_NAMES, Encoder
+from .device import Device
+from .errors import BusyError, ClosedError, CorruptionError, FailedError, ReadOnlyError, UsageError
+from .format import (
+    CHECKSUM_SIZE,
+    FLAG_CHECKPOINT,
+    FLAG_FLUSHED,
+    KNOWN_READ_ONLY,
+    NO_REF,
+    RECORD_MAGIC,
+    CommitRecord,
+    Delta,
+    Run,
+    Superblock,
+    check_label,
+    group_key,
+    unpack_delta,
+)
+from .log import Log, follow, overflow_span, read_superblocks, write_superblock
+from .session import FixedSession, Session
+from .space import NORMAL, Space
+from .transaction import Transaction
+
+_log = logging.getLogger("cowfs")
+
+_INLINE_DELTA = 2048
+_OVERFLOW_EXTENT = 64 * limits.KIB
+_MANY_COUNTS = 20_000
+"""Changed counts beyond which a checkpoint is smaller than a delta."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An open view: it keeps the blocks of its version from being used again."""
+
+    name: str
+    txid: int
+    since: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What mkfs decides. Sizes are in bytes; `size` None lets the image grow as needed."""
+
+    size: int | None = None
+    block_size: int = limits.DEFAULT_BLOCK_SIZE
+    node_size: int = limits.DEFAULT_NODE_SIZE
+    compression: str = "lz4"
+    label: str = ""
+
+    def check(self) -> None:
+        """Raise UsageError where a value is not allowed."""
+        if self.block_size not in limits.BLOCK_SIZES:
+            raise UsageError(f"block size {self.block_size}: allowed are {limits.BLOCK_SIZES}")
+        if self.node_size not in limits.NODE_SIZES:
+            raise UsageError(f"node size {self.node_size}: allowed are {limits.NODE_SIZES}")
+        if self.compression not in COMPRESSION_NAMES:
+            raise UsageError(f"compression {self.compression!r}: allowed are lz4 and none")
+        smallest = limits.MIN_IMAGE_BLOCKS * self.block_size
+        if self.size is not None and not smallest <= self.size <= limits.MAX_VALUE:
+            raise UsageError(
+                f"size {self.size}: an image has {smallest} to {limits.MAX_VALUE} bytes"
+            )
+        check_label(self.label)
+
+
+class Engine:
+    """What is below the user's `Store`: versions, transactions and the commit protocol."""
+
+    def __init__(
+        self,
+        device: Device,
+        superblock: Superblock,
+        log: Log,
+        space: Space,
+        catalog_ref: bytes | None,
+        space_ref: bytes | None,
+        *,
+        readonly: bool,
+        cache_size: int,
+        punch: bool = True,
+    ) -> None:
+        self.device = device
+        self.readonly = readonly
+        self.cache_size = cache_size
+
+        self.punch = punch
+        self.log = log
+        encoder = Encoder(superblock.compression, superblock.block_size)
+        self.io = BlockIO(device, space, Cache(cache_size), encoder, superblock.node_size)
+        self.io.writer.adopt(log.next_block)
+        self.catalog_tree = self._tree(CATALOG_OWNER, catalog_ref, "(catalog)")
+        self.space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
+        self.durable_txid = log.txid
+        self.failure: BaseException | None = None
+        self._readers: dict[int, Reader] = {}
+        self._reader_number = 0
+        self._state = threading.Lock()
+        """Held while a view opens or a commit becomes visible: both in a few steps."""
+        self._writer = threading.Lock()
+        self._writing: Transaction | None = None
+        self._writing_thread = 0
+        self._closed = False
+
+    # --- identity -------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """Name of the image."""
+        return self.device.name
+
+    @property
+    def label(self) -> str:
+        """The label given to mkfs."""
+        return self.log.superblock.label
+
+    @property
+    def uuid(self) -> str:
+        """The image's id."""
+        return str(uuid.UUID(bytes=self.log.superblock.uuid))
+
+    def change_size(self, name: str, size: int) -> None:
+        """Note the new size of a volume in the transaction that is open."""
+        if self._writing is None:
+            raise ClosedError("no transaction is open")
+        self._writing.resize(name, size)
+
+    def size_of(self, name: str) -> int:
+        """Bytes of a volume, as the transaction that is open in this thread sees it."""
+        if self._writing is not None and self._writing_thread == threading.get_ident():
+            return self._writing.catalog.resolve(name).size
+        with self.pinned("lookup") as catalog:
+            return catalog.resolve(name).size
+
+    @property
+    def txid(self) -> int:
+        """Number of the newest transaction."""
+        return self.log.txid
+
+    def __repr__(self) -> str:
+        return f"<cowfs store {self.path!r}{' (closed)' if self._closed else ''}>"
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def open_view(self, name: str) -> FixedSession:
+        """A session on a snapshot, or on a dataset as it is now; pinned until it is closed."""
+        return self.view_root(name)[1]
+
+    def view_root(self, name: str) -> tuple[Root, FixedSession]:
+        """`open_view`, and the catalog's record of what it shows."""
+        with self._state:
+            self._check_open()
+            catalog = Catalog(self.catalog_tree.fork())
+            number = self._reader_number = self._reader_number + 1
+            self._readers[number] = Reader(name, self.log.txid, time.time())
+        try:
+            root = catalog.resolve(name)
+            tree = self.tree_of(root, name)
+        except BaseException:
+            self._close_reader(number)
+            raise
+        session = FixedSession(
+            name,
+            self.io,
+            tree,
+            readonly=True,
+            on_close=lambda: self._close_reader(number),
+        )
+        return root, session
+
+    @contextmanager
+    def pinned(self, purpose: str) -> Iterator[Catalog]:
+        """The catalog of this moment, with everything that it leads to kept in place."""
+        with self._state:
+            self._check_open()
+            catalog = Catalog(self.catalog_tree.fork())
+            number = self._reader_number = self._reader_number + 1
+            self._readers[number] = Reader(f"({purpose})", self.log.txid, time.time())
+        try:
+            yield catalog
+        finally:
+            self._close_reader(number)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """No transaction runs meanwhile."""
+        if self._writing_thread == threading.get_ident():
+            raise BusyError("this thread has a transaction open; end it first")
+        with self._writer:
+            self._check_open()
+            yield
+
+    def own_blocks(self, *, pending: bool = True) -> Iterator[tuple[int, int]]:
+        """(block, blocks) in use by the store itself: superblocks, the log, what is held for the
+        writer, and, with `pending`, what waits to be freed."""
+        yield 0, limits.SUPERBLOCK_SLOTS
+        yield limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS
+        yield from self.log.blocks
+        yield self.log.next_block, 1
+        writer = self.io.writer
+        if writer.end > writer.cursor:
+            yield writer.cursor, writer.end - writer.cursor
+        if pending:
+            for _, packed, _ in self.io.space.pending:
+                for word in _words(packed):
+                    yield word >> 16, word & 0xFFFF
+
+    def readers(self) -> list[Reader]:
+        """Open views, oldest first: what keeps freed space from being used again."""
+        return sorted(self._readers.values(), key=lambda reader: (reader.txid, reader.since))
+
+    def _close_reader(self, number: int) -> None:
+        self._readers.pop(number, None)
+
+    def tree_of(self, root: Root, label: str, ledger: Ledger | None = None) -> Tree:
+        """The tree of a head or snapshot."""
+        return self._tree(root.dataset, root.ref, label, ledger)
+
+    def _tree(
+        self, owner: int, ref: bytes | None, label: str, ledger: Ledger | None = None
+    ) -> Tree:
+        tree = Tree(self.io, self.io.cache, self.io.node_size, owner, ref, ledger, label)
+        tree.resolve = resolver(self.io, label)
+        return tree
+
+    def make_object(self, root: Root, session: Session) -> Any:
+        """The KV, FS or Volume for a session; the store above knows them."""
+        raise NotImplementedError
+
+    @contextmanager
+    def open_change(self, name: str) -> Iterator[Tree]:
+        """The tree of a dataset in a durable transaction of its own."""
+        with self.transaction() as tx:
+            yield tx.tree(name)
+
+    def reclaim(self) -> None:
+        """Finish destroying what was destroyed in part."""
+        more = True
+        while more:
+            with self.pinned("reclaim") as catalog:
+                more = any(True for _ in catalog.drops())
+            if more:
+                with self.transaction() as tx:
+                    more = tx.reclaim()
+
+    # --- transactions ---------------------------------------------------------------------------
+
+    def transaction(self, durable: bool = True) -> Transaction:
+        """Begin a transaction; waits for another thread's to end.
+
+        With `durable=False` it is atomic and in order, and made durable by the next durable commit.
+        """
+        return Transaction(self, durable)
+
+    def begin(self, tx: Transaction) -> int:
+        """Let one transaction write; its number. Called by Transaction only."""
+        self._check_open()
+        if self.readonly:
+            raise ReadOnlyError(f"{self.path} is open for reading only; open it with 'w'")
+        me = threading.get_ident()
+        if self._writing_thread == me:
+            raise BusyError(
+                "this thread has a transaction open already; end it first, or use it instead"
+            )
+        self._writer.acquire()
+        try:
+            self._check_open()
+            self._check_sound()
+        except BaseException:
+            self._writer.release()
+            raise
+        self._writing_thread = me
+        self._writing = tx
+        self.io.broken = None
+        self.io.space.purpose = NORMAL
+        self.io.space.release(self._reusable())
+        txid = self.log.txid + 1
+        self.io.writer.begin(txid)
+        return txid
+
+    def end(self, tx: Transaction) -> None:
+        """Let the next transaction write."""
+        if self._writing is tx:
+            self._writing = None
+            self._writing_thread = 0
+            self._writer.release()
+
+    def abandon(self, tx: Transaction) -> None:
+        """Give back what a transaction placed."""
+        if self._writing is tx and self.failure is None:
+            self.io.writer.abandon()
+
+    def commit(self, tx: Transaction) -> None:
+        """The commit protocol. All of the transaction's dataset trees are stored already."""
+        ledger, writer, log, space = tx.ledger, self.io.writer, self.log, self.io.space
+        checkpoint = tx.checkpoint or log.due or log.txid == 0
+        if not (checkpoint or tx.catalog.tree.version or writer.written):
+            return
+        space.purpose = tx.purpose
+        catalog_ref = tx.catalog.tree.flush(writer) or NO_REF
+        tx.note_size()
+
+        # 1. Now and then the whole space map is stored, and the log starts anew.
+        checkpoint = checkpoint or tx.large or len(ledger.counts) > _MANY_COUNTS
+        retired = _pack_runs(log.blocks) if checkpoint else b""
+        space_tree, space_ref = self.space_tree, NO_REF
+        segments_before = freed_before = 0
+        counts = ledger.counts
+        changed: list[int] = []
+        try:
+            if checkpoint:
+                writer.finish_run()
+                ledger.reuse_own = False
+                segments_before, freed = len(writer.segments), ledger.freed_bytes()
+                freed_before, counts = len(freed), {}
+                changed = space.bitmap.clean()
+                space_tree = self._store_space(ledger, changed, [freed, retired])
+                space_ref = space_tree.ref or NO_REF
+            writer.close_segment()
+
+            # 2. What this transaction does to space goes into its commit record.
+            delta = Delta(
+                writer.segments[segments_before:], ledger.freed_bytes(freed_before), counts
+            ).pack()
+            overflow: list[bytes] = []
+            if len(delta) > _INLINE_DELTA:
+                parts = [
+                    delta[i : i + _OVERFLOW_EXTENT]
+                    for i in range(0, len(delta), _OVERFLOW_EXTENT)
+                ]
+                overflow, delta = self.io.write_extents(list(parts)), b""
+            record = CommitRecord(
+                uuid=log.superblock.uuid,
+                txid=tx.txid,
+                previous=log.checksum,
+                next_block=writer.reserve_record(),
+                total_blocks=space.total,
+                durable_txid=self.durable_txid,
+                flags=FLAG_CHECKPOINT if checkpoint else 0,
+                catalog=catalog_ref,
+                space=space_ref,
+                overflow=overflow,
+                delta=delta,
+            )
+
+            # 3. Blocks of a large transaction are flushed before the record that leads to them.
+            data = None
+            if not tx.large and not checkpoint:
+                writer.seal()
+                record.runs = [Run._make(run) for run in writer.runs]
+                data = record.pack(self.io.block_size)
+            if data is None:
+                writer.drain()
+                self._flush()
+                record.runs, record.durable_txid = [], log.txid
+                record.flags |= FLAG_FLUSHED
+                data = record.pack(self.io.block_size)
+            if data is None:
+                raise AssertionError("a commit record that does not fit its block")
+        except BaseException:
+            space.bitmap.mark(changed)
+            raise
+
+        # 4. The record makes it real; from here on nothing may fail and be forgotten.
+        record_block = writer.record_block
+        durable = tx.durable or checkpoint
+        self._write_record(data, durable)
+
+        # 5. It becomes visible, and what it freed waits until nobody needs it.
+        freed = ledger.freed_bytes()
+        with self._state:
+            space.apply_counts(ledger.counts)
+            space.defer(tx.txid, freed, ledger.freed_blocks)
+            own = b"".join(word.to_bytes(8, "little") for word in ledger.own_freed)
+            space.defer(tx.txid, own, sum(word & 0xFFFF for word in ledger.own_freed))
+            self.catalog_tree = tx.catalog.tree.fork()
+            self.space_tree = space_tree
+            log.txid = tx.txid
+            previous, log.checksum = log.checksum, data[-CHECKSUM_SIZE:]
+            log.next_block = record.next_block
+            if durable:
+                self.durable_txid = tx.txid
+        if checkpoint:
+            self._write_superblock(tx.txid, record_block, previous, retired)
+        log.note_record(record_block, overflow)
+
+    def _store_space(
+        self, ledger: Ledger, changed: list[int], freed: list[bytes]
+    ) -> Tree:
+        """Store the space map as it is without what this writes; the new space tree."""
+        tree = self.space_tree.fork(ledger)
+        own = b"".join(word.to_bytes(8, "little") for word in ledger.own_freed)
+        groups = self.io.space.checkpoint_groups(changed, [*freed, own], ledger.counts)
+        for group, value in list(groups):
+            write_value(self.io, tree, group_key(group), value)
+        tree.flush(self.io.writer)
+        return tree.fork()
+
+    def _write_record(self, data: bytes, durable: bool) -> None:
+        """Write the commit record and flush. Anything that goes wrong here is final: nobody can
+        tell what reached the device, so the store refuses writes until it is opened anew."""
+        try:
+            self.io.writer.write_record(data)
+            if durable:
+                self.device.flush()
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _write_superblock(
+        self, txid: int, record_block: int, previous: bytes, retired: bytes
+    ) -> None:
+        """Lead openers to the checkpoint just made; only then the old log is free."""
+        superblock = replace(
+            self.log.superblock,
+            txid=txid,
+            sequence=self.log.superblock.sequence + 1,
+            record_block=record_block,
+            total_blocks=self.io.space.total,
+            record_previous=previous,
+        )
+        try:
+            write_superblock(self.device, superblock)
+            self.device.flush()
+        except BaseException as error:
+            # The commit itself is durable: the log leads to it from the checkpoint before.
+            self.failure = error
+            _log.error("%s: writing the superblock failed: %s", self.path, error)
+            return
+        self.log.restart(superblock)
+        self.io.space.defer(txid, retired, sum(word & 0xFFFF for word in _words(retired)))
+
+    def _flush(self) -> None:
+        try:
+            self.device.flush()
+        except BaseException as error:
+            self.failure = error
+            raise FailedError(
+                f"{self.path}: a flush failed ({error}); nothing of this transaction was kept, "
+                "and the store takes no more writes: open it anew"
+            ) from error
+
+    def _reusable(self) -> int:
+        """Blocks that transactions up to this one freed can be used again."""
+        oldest = min((reader.txid for reader in list(self._readers.values())), default=None)
+        return self.durable_txid if oldest is None else min(oldest, self.durable_txid)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.path}: this store is closed")
+
+    def _check_sound(self) -> None:
+        if self.failure is not None:
+            raise FailedError(
+                f"{self.path}: an earlier write or flush failed ({self.failure}); what was "
+                "committed before is safe, but the store takes no more writes: open it anew"
+            )
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Make non-durable commits durable."""
+        with self._writer:
+            self._check_open()
+            if self.durable_txid < self.log.txid:
+                self._check_sound()
+                self._flush()
+                self.durable_txid = self.log.txid
+
+    def close(self) -> None:
+        """Settle the log so that the next opening is quick, and let go of the image.
+
+        Open views end. A transaction that is still open is abandoned.
+        """
+        if self._closed:
+            return
+        if self._writing is not None:
+            self._writing.abort()
+        try:
+            if not self.readonly and self.failure is None:
+                self._settle()
+        finally:
+            self._closed = True
+            self.io.encoder.close()
+            self.device.close()
+
+    def _settle(self) -> None:
+        """Leave a checkpoint behind, and the free space to the host."""
+        self._readers.clear()
+        if self.log.records > 1:
+            with self.transaction() as tx:
+                self.io.writer.finish_run()
+                self.io.space.shrink()
+                tx.checkpoint = True
+            size = self.io.space.total * self.io.block_size
+            if self.device.size() > size:
+                self.device.resize(size)
+        self.io.space.release(self.durable_txid)
+        if self.punch:
+            for start, length in self.io.space.long_free_runs():
+                self.device.discard(start * self.io.block_size, length * self.io.block_size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- making and opening ---------------------------------------------------------------------
+
+    @classmethod
+    def make(
+        cls,
+        device: Device,
+        parameters: Parameters,
+        *,
+        cache_size: int = limits.DEFAULT_CACHE,
+        punch: bool = True,
+    ) -> Self:
+        """Write an empty image on a device and open it."""
+        parameters.check()
+        block_size = parameters.block_size
+        limit = parameters.size // block_size if parameters.size is not None else 0
+        total = limits.MIN_IMAGE_BLOCKS
+        device.resize(0)
+        device.resize(total * block_size)
+        superblock = Superblock(
+            uuid=uuid.uuid4().bytes,
+            label=parameters.label,
+            block_size=block_size,
+            node_size=parameters.node_size,
+            compression=COMPRESSION_NAMES[parameters.compression],
+            limit_blocks=limit,
+            created_ns=time.time_ns(),
+            sequence=0,
+            txid=0,
+            record_block=0,
+            total_blocks=total,
+            record_previous=bytes(CHECKSUM_SIZE),
+        )
+        space = Space(device, block_size, total, limit)
+        first, length = space.take_run(1, 0)
+        space.give_back(first + 1, length - 1)
+        log = Log(superblock, 0, bytes(CHECKSUM_SIZE), first)
+        engine = cls(
+            device,
+            superblock,
+            log,
+            space,
+            None,
+            None,
+            readonly=False,
+            cache_size=cache_size,
+            punch=punch,
+        )
+        engine.transaction().commit()  # the first commit is a checkpoint
+        return engine
+
+    @classmethod
+    def load(
+        cls,
+        device: Device,
+        *,
+        readonly: bool,
+        cache_size: int = limits.DEFAULT_CACHE,
+        punch: bool = True,
+    ) -> Self:
+        """Open the image on a device as of its newest commit.
+
+        Raises FormatError where there is no image that this version can use, CorruptionError where
+        it is damaged.
+        """
+        superblock = read_superblocks(device)[0]
+        unknown = superblock.read_only & ~KNOWN_READ_ONLY
+        if unknown and not readonly:
+            raise ReadOnlyError(
+                f"{device.name}: has features {unknown:#x} that this cowfs can only read; "
+                "open it with 'r'"
+            )
+        loader = _Loader(device, superblock)
+        log = follow(device, superblock, loader.visit)
+        loader.io.space.recount()
+        if not readonly:
+            _settle_tail(device, log, superblock.block_size)
+        return cls(
+            device,
+            superblock,
+            log,
+            loader.io.space,
+            loader.catalog_ref,
+            loader.space_ref,
+            readonly=readonly,
+            cache_size=cache_size,
+            punch=punch,
+        )
+
+
+class _Loader:
+    """Builds the space map and the roots from the records of the log."""
+
+    def __init__(self, device: Device, superblock: Superblock) -> None:
+        self.device = device
+        self.superblock = superblock
+        self.catalog_ref: bytes | None = None
+        self.space_ref: bytes | None = None
+        self._start(superblock.total_blocks)
+
+    def _start(self, total: int) -> None:
+        superblock = self.superblock
+        space = Space(self.device, superblock.block_size, total, superblock.limit_blocks)
+        encoder = Encoder(superblock.compression, superblock.block_size)
+        self.io = BlockIO(
+            self.device, space, Cache(limits.MIN_CACHE), encoder, superblock.node_size
+        )
+
+    def visit(self, record: CommitRecord) -> None:
+        """Take over what a record says."""
+        label = "(commit record)"
+        if record.flags & FLAG_CHECKPOINT:
+            self._start(record.total_blocks)
+            self.space_ref = record.space if record.space != NO_REF else None
+            tree = Tree(
+                self.io, self.io.cache, self.io.node_size, SPACE_OWNER, self.space_ref, None, label
+            )
+            tree.resolve = resolver(self.io, "(space map)")
+            for key, value in tree.items_between():
+                self.io.space.load_group(int.from_bytes(key, "big"), value)
+            self.io.space.reserve_fixed()
+            self.io.space.bitmap.clean()
+        if record.total_blocks > self.io.space.total:
+            self.io.space.bitmap.resize(record.total_blocks)
+        packed = record.delta or b"".join(self.io.read(p, label) for p in record.overflow)
+        try:
+            self.io.space.apply_delta(unpack_delta(packed))
+            for pointer in record.overflow:
+                self.io.space.bitmap.set(*overflow_span(pointer, self.io.block_size))
+            self.io.space.bitmap.set(record.next_block, 1)
+        except ValueError as error:
+            raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
+        self.catalog_ref = record.catalog if record.catalog != NO_REF else None
+
+
+def _settle_tail(device: Device, log: Log, block_size: int) -> None:
+    """Before the first write: what was found becomes durable, and what was in flight and did not
+    arrive whole is wiped, so that it can never be completed by later writes."""
+    tail = device.read(log.next_block * block_size, block_size)
+    if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
+        device.write(log.next_block * block_size, bytes(block_size))
+    device.flush()
+
+
+def _pack_runs(runs: list[tuple[int, int]]) -> bytes:
+    return b"".join(
+        ((start + i) << 16 | min(0xFFFF, length - i)).to_bytes(8, "little")
+        for start, length in runs
+        for i in range(0, length, 0xFFFF)
+    )
+
+
+def _words(packed: bytes) -> Iterator[int]:
+    return (int.from_bytes(packed[i : i + 8], "little") for i in range(0, len(packed), 8))

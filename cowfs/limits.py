@@ -1,0 +1,49 @@
+"""Constants and limits, each with its unit and its reason. Nothing here may change a stored image."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+BLOCK_SIZES = (4 * KIB, 8 * KIB, 16 * KIB, 32 * KIB, 64 * KIB)
+"""Allowed block sizes in bytes; 4 KiB is what disks and page caches write without reading first."""
+DEFAULT_BLOCK_SIZE = 4 * KIB
+
+NODE_SIZES = (4 * KIB, 8 * KIB, 16 * KIB, 32 * KIB)
+"""Allowed node sizes in bytes; cell offsets are 16 bits."""
+DEFAULT_NODE_SIZE = 8 * KIB
+
+MAX_KEY = 1024
+"""Longest key in bytes: an inner node of the smallest size still holds three."""
+
+RECORD_SIZE = 128 * KIB
+"""Bytes of a large value or file in one extent: one checksum, one compression unit."""
+
+MAX_VALUE = 1 << 62
+"""Longest value in bytes; far above any device, so that sums stay within 64 bits."""
+
+MIN_IMAGE_BLOCKS = 512
+"""Smallest image: both superblock places, and room to work."""
+
+GROUP_BLOCKS = 8192
+"""Blocks of an allocation group: its bitmap is 1 KiB and fits a leaf."""
+
+SUPERBLOCK_SLOTS = 8
+"""Slots in each of the two superblock places."""
+SECOND_PLACE_BLOCK = 256
+"""First block of the second superblock place: another erase block than the first on any disk."""
+
+DEFAULT_CACHE = 64 * MIB
+MIN_CACHE = 1 * MIB
+
+ONE_FLUSH_LIMIT = 4 * MIB
+"""A transaction that wrote more than this is flushed before its commit record is written: the
+second flush is lost in the noise, and opening need not verify the blocks."""
+
+LOG_RECORDS = 256
+LOG_BYTES = 4 * MIB
+"""A checkpoint is due after so many commit records or bytes of them: bounds the time to open."""
+
+REAP_BLOCKS = 4096
+"""Blocks that one step of destroying may visit: bounds how long a writer waits for it."""

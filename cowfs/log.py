@@ -1,0 +1,167 @@
+"""The superblock ring and the chain of commit records: what is on the image as of when.
+
+A superblock (ring of slots, each written in two places) leads to a checkpoint record, and each
+record leads to the next one. Finding the newest commit means following the chain until it ends.
+
+Records that are known to have been flushed need no proof; a record that was perhaps in flight when
+the machine stopped counts only if every run of blocks that it lists is there. What does not hold
+never happened. So the store opens as of the last acknowledged commit, or the one in flight, whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import limits
+from .codec import checksum
+from .device import Device
+from .errors import CorruptionError, FormatError
+from .format import (
+    CHECKSUM_SIZE,
+    FLAG_CHECKPOINT,
+    FLAG_FLUSHED,
+    CommitRecord,
+    Superblock,
+    unpack_pointer,
+    unpack_record,
+    unpack_superblock,
+)
+
+
+@dataclass(slots=True)
+class Log:
+    """Where the chain stands: the superblock in force, and the last record."""
+
+    superblock: Superblock
+    txid: int
+    """Of the last record."""
+    checksum: bytes
+    """Of the last record; the next one names it as `previous`."""
+    next_block: int
+    """Where the next record will be."""
+    blocks: list[tuple[int, int]] = field(default_factory=list)
+    """(block, blocks) of records and overflow since the checkpoint: free after the next one."""
+    records: int = 0
+    length_bytes: int = 0
+
+    def note_record(self, block: int, overflow: list[bytes]) -> None:
+        """One more record at the end of the chain."""
+        block_size = self.superblock.block_size
+        spans = [(block, 1), *(overflow_span(pointer, block_size) for pointer in overflow)]
+        self.blocks.extend(spans)
+        self.records += 1
+        self.length_bytes += block_size * sum(blocks for _, blocks in spans)
+
+    def restart(self, superblock: Superblock) -> None:
+        """The chain begins anew, with the checkpoint that `superblock` names."""
+        self.superblock = superblock
+        self.blocks = []
+        self.records = self.length_bytes = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether a checkpoint should be made, to keep the chain short."""
+        return self.records >= limits.LOG_RECORDS or self.length_bytes >= limits.LOG_BYTES
+
+
+def overflow_span(pointer: bytes, block_size: int) -> tuple[int, int]:
+    """(block, blocks) of an overflow extent."""
+    fields = unpack_pointer(pointer)
+    return fields.block, fields.blocks(block_size)
+
+
+def write_superblock(device: Device, superblock: Superblock) -> None:
+    """Write both copies to the slot of its sequence number; they count once it is flushed."""
+    data = superblock.pack()
+    slot = superblock.sequence % limits.SUPERBLOCK_SLOTS
+    for place in (0, limits.SECOND_PLACE_BLOCK):
+        device.write((place + slot) * superblock.block_size, data)
+
+
+def read_superblocks(device: Device) -> list[Superblock]:
+    """All that verify, newest first. FormatError where there is none: not an image."""
+    size = device.size()
+    name = device.name
+    if size == 0:
+        raise FormatError(f"{name}: is empty, not a cowfs image; make one with 'cowfs mkfs'")
+    found: dict[int, Superblock] = {}
+    seen_magic = False
+    for block_size in limits.BLOCK_SIZES:
+        for place in (0, limits.SECOND_PLACE_BLOCK):
+            span = limits.SUPERBLOCK_SLOTS * block_size
+            data = device.read(place * block_size, span)
+            for at in range(0, len(data), block_size):
+                seen_magic = seen_magic or data[at : at + 6] == b"\x89cowfs"
+                superblock = unpack_superblock(data[at : at + block_size])
+                if superblock is not None and superblock.block_size == block_size:
+                    found[superblock.sequence] = superblock
+        if found:
+            break
+    if not found:
+        if seen_magic:
+            raise FormatError(f"{name}: no superblock of this cowfs image is intact")
+        raise FormatError(f"{name}: not a cowfs image")
+    return [found[sequence] for sequence in sorted(found, reverse=True)]
+
+
+def follow(
+    device: Device, superblock: Superblock, visit: Callable[[CommitRecord], None]
+) -> Log:
+    """Walk the chain from the superblock's checkpoint to its end, and `visit` each record.
+
+    Raises FormatError where the image is cut short, CorruptionError where the checkpoint is gone.
+    """
+    block_size = superblock.block_size
+    chain: list[tuple[int, CommitRecord, bytes]] = []
+    block, previous, txid = superblock.record_block, superblock.record_previous, superblock.txid
+    seen: set[int] = set()
+    while block and block not in seen:
+        seen.add(block)
+        data = device.read(block * block_size, block_size)
+        record = unpack_record(data) if len(data) == block_size else None
+        if (
+            record is None
+            or record.uuid != superblock.uuid
+            or record.previous != previous
+            or (record.txid != txid if not chain else record.txid <= chain[-1][1].txid)
+        ):
+            break
+        chain.append((block, record, data))
+        block, previous = record.next_block, data[-CHECKSUM_SIZE:]
+    if not chain or not chain[0][1].flags & FLAG_CHECKPOINT:
+        if device.size() < superblock.total_blocks * block_size:
+            raise FormatError(
+                f"{device.name}: cut short: {device.size():,} bytes, of "
+                f"{superblock.total_blocks * block_size:,} at the last checkpoint"
+            )
+        raise CorruptionError("", superblock.record_block, "the checkpoint record is damaged")
+    durable = max(superblock.txid, *(record.durable_txid for _, record, _ in chain))
+    log = Log(superblock, 0, b"", 0)
+    for block, record, data in chain:
+        if record.txid > durable and not _landed(device, record, block_size):
+            break
+        if device.size() < record.total_blocks * block_size:
+            raise FormatError(
+                f"{device.name}: cut short: {device.size():,} bytes, "
+                f"{record.total_blocks * block_size:,} expected"
+            )
+        if record.flags & FLAG_CHECKPOINT:
+            log.restart(superblock)
+        visit(record)
+        log.txid = record.txid
+        log.checksum = data[-CHECKSUM_SIZE:]
+        log.next_block = record.next_block
+        log.note_record(block, record.overflow)
+    return log
+
+
+def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:
+    """Whether all that a transaction wrote is on the device."""
+    if record.flags & FLAG_FLUSHED:
+        return True
+    for run in record.runs:
+        data = device.read(run.block * block_size, run.blocks * block_size)
+        if len(data) != run.blocks * block_size or checksum(data) != run.checksum:
+            return False
+    return True

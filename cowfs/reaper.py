@@ -1,0 +1,63 @@
+"""Releasing whole subtrees: counts go down from the top, and on only where one reaches zero.
+
+A subtree may be larger than one transaction should be, so the work has a position: a stack of
+(reference, children done). A node stays allocated until its last child is done, which keeps the
+stack as short as the tree is high. The caller stores what is left and comes back.
+
+Invariant: everything on the stack but its top item has a count of one and belongs to the reaper.
+"""
+
+from __future__ import annotations
+
+from ._ledger import Ledger
+from ._tree import EXTENT, INLINE, node_items
+from .blockio import BlockIO
+from .format import NO_REF, POINTER_SIZE, REF_SIZE, unpack_pointer, unpack_summary
+
+Stack = list[tuple[bytes, int]]
+
+
+def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
+    """Go on with `stack` (changed in place, empty when done) for about `budget` blocks.
+
+    Returns the budget that is left, which is negative after a step that took a little more.
+    """
+    loaded: dict[bytes, tuple[int, list[tuple[bytes, int, bytes]]]] = {}
+    while stack and budget > 0:
+        ref, done = stack.pop()
+        pointer = unpack_pointer(ref)
+        if done == 0 and ledger.count(pointer.block) > 1:
+            ledger.release(ref)
+            budget -= 1
+            continue
+        if pointer.level == 0 and unpack_summary(ref).outside == 0:
+            ledger.release(ref)
+            budget -= 1
+            continue
+        if ref not in loaded:
+            loaded[ref] = node_items(io, io.node_size, ref, "(being destroyed)")
+        level, items = loaded[ref]
+        descend = None
+        while done < len(items) and descend is None and budget > 0:
+            _, kind, value = items[done]
+            if level:
+                if level == 1 and unpack_summary(value).outside == 0:
+                    ledger.release(value)
+                else:
+                    descend = value
+            elif kind == EXTENT:
+                ledger.release(value)
+            elif kind != INLINE:
+                root = value[:REF_SIZE]
+                descend = root if root != NO_REF else None
+            budget -= 1
+            done += 1
+        if done < len(items) or descend is not None:
+            stack.append((ref, done))
+            if descend is not None:
+                stack.append((descend, 0))
+        else:
+            ledger.release(ref[:POINTER_SIZE])
+            del loaded[ref]
+            budget -= 1
+    return budget

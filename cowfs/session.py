@@ -1,0 +1,141 @@
+"""How a dataset object reaches its tree: fixed for views and transactions, per call for live ones.
+
+The kinds of dataset (kv, fs, volume) are written once against `Session` and so work the same on a
+snapshot, inside a transaction, and on a store directly.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Protocol
+
+from ._tree import Tree
+from .blockio import BlockIO
+from .errors import ReadOnlyError
+
+
+class Session(Protocol):
+    """What a dataset object needs: its name, and a tree to read or to write."""
+
+    name: str
+    readonly: bool
+    io: BlockIO
+
+    def reading(self) -> AbstractContextManager[Tree]:
+        """A tree that does not change under the caller's hands."""
+
+    def writing(self) -> AbstractContextManager[Tree]:
+        """A tree that may be changed; ReadOnlyError where there is none."""
+
+    def close(self) -> None:
+        """Let go of the version; a second time does nothing."""
+
+
+class FixedSession:
+    """One tree for the whole time: a view's (read-only), or a transaction's working copy."""
+
+    def __init__(
+        self,
+        name: str,
+        io: BlockIO,
+        tree: Tree,
+        *,
+        readonly: bool,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.io = io
+        self.readonly = readonly
+        self.tree = tree
+        self._on_close = on_close
+
+    def reading(self) -> FixedSession:
+        """The tree, in a `with` statement."""
+        return self
+
+    def writing(self) -> FixedSession:
+        """The tree, in a `with` statement."""
+        if self.readonly:
+            raise ReadOnlyError(f"{self.name} is open for reading only")
+        return self
+
+    def __enter__(self) -> Tree:
+        return self.tree
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def close(self) -> None:
+        """End the use of the tree."""
+        self.tree.close()
+        if self._on_close is not None:
+            on_close, self._on_close = self._on_close, None
+            on_close()
+
+    def __del__(self) -> None:
+        if self._on_close is not None:
+            self.close()
+
+
+class Opener(Protocol):
+    """What a live session needs of the store."""
+
+    io: BlockIO
+    readonly: bool
+
+    def open_view(self, name: str) -> FixedSession:
+        """A session on the newest version of a dataset."""
+
+    def open_change(self, name: str) -> AbstractContextManager[Tree]:
+        """The dataset's tree within a durable transaction of its own."""
+
+
+class LiveSession:
+    """A dataset as it is now: each outermost read pins the newest version, each write commits."""
+
+    def __init__(self, name: str, store: Opener) -> None:
+        self.name = name
+        self.io = store.io
+        self.readonly = store.readonly
+        self._store = store
+        self._open = threading.local()
+
+    @contextmanager
+    def reading(self) -> Iterator[Tree]:
+        """The newest version, pinned until the outermost `with` ends."""
+        outer: Tree | None = getattr(self._open, "tree", None)
+        if outer is not None:
+            yield outer
+            return
+        session = self._store.open_view(self.name)
+        self._open.tree = session.tree
+        try:
+            yield session.tree
+        finally:
+            self._open.tree = None
+            session.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[Tree]:
+        """A transaction that commits, durably, when the outermost `with` ends well."""
+        outer: Tree | None = getattr(self._open, "tree", None)
+        if outer is not None and outer.writable:
+            yield outer
+            return
+        with self._store.open_change(self.name) as tree:
+            self._open.tree = tree
+            try:
+                yield tree
+            finally:
+                self._open.tree = outer
+
+    def close(self) -> None:
+        """Nothing is held between calls."""

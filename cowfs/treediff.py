@@ -1,0 +1,112 @@
+"""Walking two versions of a tree together and skipping what they share.
+
+Equal pointers lead to equal contents, so the cost is that of the differences. The walk keeps, for
+each side, a stack of subtrees still to come, and opens one only where its keys could meet something
+of the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ._tree import Tree, node_items
+from .blockio import BlockIO
+from .format import POINTER_SIZE, unpack_pointer
+
+Cell = tuple[int, bytes]
+
+
+class _Side:
+    """What is left of one tree, in key order: subtrees by their lower bound, and single items."""
+
+    def __init__(self, io: BlockIO, tree: Tree) -> None:
+        self._io = io
+        self._label = tree.label
+        self._stack: list[tuple[bytes, int, bytes, bool]] = []
+        self.nodes = 0
+        if tree.ref is not None:
+            self._stack.append((b"", 0, tree.ref, True))
+
+    def __bool__(self) -> bool:
+        return bool(self._stack)
+
+    @property
+    def top(self) -> tuple[bytes, int, bytes, bool]:
+        """(key or lower bound, kind, value or reference, whether it is a subtree)."""
+        return self._stack[-1]
+
+    def pop(self) -> tuple[bytes, Cell]:
+        """Take the item on top."""
+        key, kind, value, _ = self._stack.pop()
+        return key, (kind, value)
+
+    def skip(self) -> None:
+        """Pass over what is on top."""
+        self._stack.pop()
+
+    def open(self) -> None:
+        """Replace the subtree on top by its children or items."""
+        bound, _, ref, _ = self._stack.pop()
+        level, items = node_items(self._io, self._io.node_size, ref, self._label)
+        self.nodes += 1
+        subtree = level > 0
+        self._stack.extend(
+            (key or bound, kind, value, subtree) for key, kind, value in reversed(items)
+        )
+
+
+def diff_items(
+    io: BlockIO, old: Tree, new: Tree, visited: list[int] | None = None
+) -> Iterator[tuple[bytes, Cell | None, Cell | None]]:
+    """(key, old cell or None, new cell or None) of every key that differs, in key order.
+
+    Cells are (kind, value as stored); those of large values are compared by what they point to.
+    The number of nodes read is added to `visited`, where it is given.
+    """
+    left, right = _Side(io, old), _Side(io, new)
+    while left or right:
+        if not left or not right:
+            side = left or right
+            if side.top[3]:
+                side.open()
+            else:
+                key, cell = side.pop()
+                yield (key, cell, None) if side is left else (key, None, cell)
+            continue
+        a, b = left.top, right.top
+        if a[3] and b[3]:
+            if a[2][:POINTER_SIZE] == b[2][:POINTER_SIZE]:
+                left.skip()
+                right.skip()
+                continue
+            level_a, level_b = unpack_pointer(a[2]).level, unpack_pointer(b[2]).level
+            if level_a >= level_b:
+                left.open()
+            if level_b >= level_a:
+                right.open()
+        elif a[3]:
+            # An item of the right side: the subtree matters only if it may hold smaller keys.
+            if b[0] < a[0]:
+                key, cell = right.pop()
+                yield key, None, cell
+            else:
+                left.open()
+        elif b[3]:
+            if a[0] < b[0]:
+                key, cell = left.pop()
+                yield key, cell, None
+            else:
+                right.open()
+        elif a[0] < b[0]:
+            key, cell = left.pop()
+            yield key, cell, None
+        elif b[0] < a[0]:
+            key, cell = right.pop()
+            yield key, None, cell
+        else:
+            key, before = left.pop()
+            _, after = right.pop()
+            if before != after:
+                yield key, before, after
+    if visited is not None:
+        visited.append(left.nodes + right.nodes)

@@ -1,0 +1,114 @@
+"""Whose space it is: what each dataset and snapshot refers to, and what destroying it would free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from ._tree import EXTENT, INLINE, node_items
+from .catalog import Catalog, Root
+from .engine import Engine
+from .format import NO_REF, REF_SIZE, unpack_pointer, unpack_summary
+from .report import Entry, SpaceReport
+
+
+def entries(engine: Engine) -> list[Entry]:
+    """Every dataset by name, each followed by its snapshots from the oldest on."""
+    with engine.pinned("list") as catalog:
+        found = []
+        for head in catalog.datasets():
+            found.append(_entry(engine, head, head.name))
+            for snapshot in catalog.snapshots(head):
+                found.append(_entry(engine, snapshot, f"{head.name}@{snapshot.name}"))
+        return found
+
+
+def _entry(engine: Engine, root: Root, name: str) -> Entry:
+    items = logical = stored = 0
+    if root.ref is not None:
+        items, logical, stored, _ = unpack_summary(root.ref)
+    return Entry(
+        name=name,
+        kind=root.kind,
+        created=datetime.fromtimestamp(root.created_ns / 1e9, tz=UTC),
+        items=items,
+        referenced=stored,
+        exclusive=exclusive(engine, root.ref),
+        logical=logical,
+        stored=stored,
+        size=root.size,
+    )
+
+
+def exclusive(engine: Engine, ref: bytes | None) -> int:
+    """Bytes that are reached through `ref` alone. Costs as many reads as there are such inner
+    nodes; leaves are looked into only where values lie outside of them."""
+    if ref is None:
+        return 0
+    if not engine.io.space.shared:
+        return unpack_summary(ref).stored
+    return sum(_walk(engine, ref, None))
+
+
+def _walk(engine: Engine, root: bytes, visited: set[int] | None) -> Iterator[int]:
+    """Bytes of each block reached. Shared blocks are left out, or with `visited` taken once."""
+    shared, block_size = engine.io.space.shared, engine.io.block_size
+    stack = [root]
+    while stack:
+        ref = stack.pop()
+        pointer = unpack_pointer(ref)
+        if pointer.block in shared:
+            if visited is None or pointer.block in visited:
+                continue
+            visited.add(pointer.block)
+        yield pointer.blocks(block_size) * block_size
+        if len(ref) < REF_SIZE or (pointer.level == 0 and not unpack_summary(ref).outside):
+            continue
+        level, items = node_items(engine.io, engine.io.node_size, ref, "")
+        for _, kind, value in items:
+            if level or kind == EXTENT:
+                stack.append(value)
+            elif kind != INLINE and value[:REF_SIZE] != NO_REF:
+                stack.append(value[:REF_SIZE])
+
+
+def space_report(engine: Engine) -> SpaceReport:
+    """Where every byte of the image is."""
+    with engine.pinned("df") as catalog:
+        space, block_size = engine.io.space, engine.io.block_size
+        live = _live(engine, catalog)
+        drops = sum(
+            size
+            for _, stack in catalog.drops()
+            for ref, done in stack
+            for size in (_walk(engine, ref, None) if done == 0 else [0])
+        )
+        own = sum(length for _, length in engine.own_blocks(pending=False))
+        trees = sum(
+            unpack_summary(ref).stored
+            for ref in (engine.catalog_tree.ref, engine.space_tree.ref)
+            if ref is not None
+        )
+        metadata = own * block_size + trees
+        pending = space.pending_blocks * block_size
+        used = space.used * block_size
+        total = (space.limit or space.total) * block_size
+        return SpaceReport(
+            total=total,
+            live=live,
+            pinned=max(0, used - live - drops - pending - metadata),
+            reclaimable=drops + pending,
+            metadata=metadata,
+            free=total - used,
+            reserve=min(space.reserve * block_size, total - used),
+            limit=space.limit * block_size,
+            file_bytes=engine.device.allocated(),
+        )
+
+
+def _live(engine: Engine, catalog: Catalog) -> int:
+    refs = [head.ref for head in catalog.datasets() if head.ref is not None]
+    if not engine.io.space.shared:
+        return sum(unpack_summary(ref).stored for ref in refs)
+    visited: set[int] = set()
+    return sum(size for ref in refs for size in _walk(engine, ref, visited))

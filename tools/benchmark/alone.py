@@ -1,0 +1,308 @@
+"""What cowfs promises of itself: snapshots, diff, recovery, image size, start-up.
+
+A measurement gives its figures by name, once a round; PROMISES says what each is and may be.
+"""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import cowfs
+from benchmark.engines.base import Pair
+from benchmark.engines.cowfs import DATASET, IMAGE, CowfsEngine
+from benchmark.kv import VALUE_BYTES, Data, chunks
+from benchmark.measure import Sample, best_command_seconds, elapsed
+from benchmark.report import Figure
+
+SMALL_ITEMS = 1_000
+REPEATS = 100
+TRANSACTIONS = 9
+PUTS_IN_TRANSACTION = 1_000
+CHANGED = 10
+DIFFS = 21
+KILLS = 3
+COMMITS_BEFORE_KILL = 300
+OVERWRITES = 3
+BATCH = 1_000
+COMMANDS = 15
+
+# "The same cost", as far as two medians of durable commits can tell.
+SAME = 1.25
+
+MICRO = 1e6
+MILLI = 1e3
+MIB = 1 << 20
+
+
+class Images:
+    """Images to start from, each loaded once and then copied for every use."""
+
+    def __init__(self, data: Data, directory: Path) -> None:
+        self.data = data
+        self._directory = directory
+        self._copies: list[Path] = []
+        self._small = self._load("small", data.pairs[:SMALL_ITEMS])
+        self._full = self._load("full", data.pairs)
+
+    def _load(self, name: str, pairs: list[Pair]) -> Path:
+        directory = self._directory / name
+        directory.mkdir(parents=True)
+        engine = CowfsEngine(directory)
+        engine.put_many(pairs)
+        engine.close()
+        return engine.image
+
+    def _copy(self, image: Path) -> Path:
+        directory = self._directory / f"copy{len(self._copies)}"
+        directory.mkdir()
+        shutil.copyfile(image, directory / IMAGE)
+        self._copies.append(directory)
+        return directory
+
+    def drop_copies(self) -> None:
+        for directory in self._copies:
+            shutil.rmtree(directory)
+        self._copies.clear()
+
+    def small(self) -> Path:
+        """A directory with an image of few keys."""
+        return self._copy(self._small)
+
+    def full(self) -> Path:
+        """A directory with an image of all keys."""
+        return self._copy(self._full)
+
+
+def snapshots(images: Images) -> dict[str, float]:
+    """Single durable operations in turn on three images, so that they meet the same disk."""
+    pairs = iter(images.data.new_pairs(4 * REPEATS))
+    small, full, plain = engines = [
+        CowfsEngine(directory) for directory in (images.small(), images.full(), images.full())
+    ]
+    for engine in engines:
+        engine.put(*next(pairs))
+    full.store.snapshot(f"{DATASET}@start")
+    spent: list[tuple[float, ...]] = []
+    for number in range(REPEATS):
+        name = f"{DATASET}@{number}"
+        put_plain = elapsed(plain.put, *next(pairs))
+        put_after = elapsed(full.put, *next(pairs))
+        snapshot_full = elapsed(full.store.snapshot, name)
+        small.put(*next(pairs))
+        snapshot_small = elapsed(small.store.snapshot, name)
+        spent.append((put_plain, put_after, snapshot_full, snapshot_small))
+    for engine in engines:
+        engine.close()
+    put_plain, put_after, snapshot_full, snapshot_small = map(median, zip(*spent, strict=True))
+    return {
+        "put": put_plain * MICRO,
+        "put-after": put_after * MICRO,
+        "put-after : put": put_after / put_plain,
+        "snapshot-full": snapshot_full * MICRO,
+        "snapshot-small": snapshot_small * MICRO,
+        "snapshot-full : put": snapshot_full / put_plain,
+        "snapshot-full : snapshot-small": snapshot_full / snapshot_small,
+    }
+
+
+def snapshots_in_transaction(images: Images) -> dict[str, float]:
+    """The same puts in two transactions, of which one began with a snapshot."""
+    engine = CowfsEngine(images.full())
+    without: list[float] = []
+    after: list[float] = []
+    for number in range(TRANSACTIONS):
+        for spent in (without, after):
+            pairs = images.data.new_pairs(PUTS_IN_TRANSACTION)
+            with engine.store.transaction() as tx:
+                if spent is after:
+                    tx.snapshot(f"{DATASET}@{number}")
+                spent.append(elapsed(put_all, tx[DATASET], pairs))
+            if spent is after:
+                engine.store.destroy(f"{DATASET}@{number}")
+    engine.close()
+    return {
+        "tx-put": median(without) / PUTS_IN_TRANSACTION * MICRO,
+        "tx-put-after": median(after) / PUTS_IN_TRANSACTION * MICRO,
+        "tx-put-after : tx-put": median(after) / median(without),
+    }
+
+
+def put_all(bench: MutableMapping[bytes, bytes], pairs: Iterable[Pair]) -> None:
+    for key, value in pairs:
+        bench[key] = value
+
+
+def diff(images: Images) -> dict[str, float]:
+    engine = CowfsEngine(images.full())
+    before, after = f"{DATASET}@before", f"{DATASET}@after"
+    engine.store.snapshot(before)
+    changed = random.sample(images.data.pairs, CHANGED)
+    engine.put_many([(key, bytes(reversed(value))) for key, value in changed])
+    engine.store.snapshot(after)
+
+    def run() -> None:
+        found = {change.key for change in engine.store.diff(before, after)}
+        if found != {key for key, _ in changed}:
+            raise RuntimeError(f"diff found {len(found)} changes, not the {CHANGED} that were made")
+
+    run()
+    spent = [elapsed(run) for _ in range(DIFFS)]
+    engine.close()
+    return {"diff": median(spent) * MILLI}
+
+
+def open_after_kill(images: Images) -> dict[str, float]:
+    """A child commits until it is killed; what it acknowledged must be there after the open."""
+    spent = []
+    for _ in range(KILLS):
+        image = images.full() / IMAGE
+        command = [sys.executable, str(Path(__file__).with_name("writer.py")), str(image), DATASET]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout
+            for _ in range(COMMITS_BEFORE_KILL):
+                writer.stdout.readline()
+            writer.kill()
+            last = writer.stdout.read().split(b"\n")[-2]
+        start = time.perf_counter()
+        store = cowfs.open(image, "w")
+        spent.append(time.perf_counter() - start)
+        if last not in store[DATASET]:
+            raise RuntimeError("an acknowledged commit was lost")
+        store.close()
+    return {"open": median(spent) * MILLI}
+
+
+def size(images: Images) -> dict[str, float]:
+    """Every key overwritten several times, each time in a new order, in durable batches."""
+    engine = CowfsEngine(images.full())
+    keys = [key for key, _ in images.data.pairs]
+    for _ in range(OVERWRITES):
+        random.shuffle(keys)
+        for batch in chunks([(key, random.randbytes(VALUE_BYTES)) for key in keys], BATCH):
+            engine.put_many(batch)
+    (entry,) = engine.store.list()
+    engine.close()
+    stat = engine.image.stat()
+    allocated = stat.st_blocks * 512
+    return {
+        "live": entry.referenced / MIB,
+        "apparent": stat.st_size / MIB,
+        "allocated": allocated / MIB,
+        "allocated : live": allocated / entry.referenced,
+    }
+
+
+def start_up(images: Images) -> dict[str, float]:
+    image = images.small() / IMAGE
+    script = Path(sys.executable).with_name("cowfs")
+    return {
+        "import": best_command_seconds([sys.executable, "-c", "import cowfs"], COMMANDS) * MILLI,
+        "list": best_command_seconds([script, "list", image], COMMANDS) * MILLI,
+    }
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A figure of a measurement: what it is, its unit, what it may be at most."""
+
+    figure: str
+    title: str
+    unit: str
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    name: str
+    run: Callable[[Images], dict[str, float]]
+    promises: tuple[Promise, ...]
+    every_round: bool = True
+
+
+MEASUREMENTS = (
+    Measurement(
+        "snapshot",
+        snapshots,
+        (
+            Promise("put", "durable put, no snapshot", "µs"),
+            Promise("put-after", "durable put directly after a snapshot", "µs"),
+            Promise("snapshot-small", "durable snapshot, {small} keys", "µs"),
+            Promise("snapshot-full", "durable snapshot, {full} keys", "µs"),
+            Promise("snapshot-full : put", "snapshot : put", "×", SAME),
+            Promise("snapshot-full : snapshot-small", "snapshot, {full} : {small} keys", "×", SAME),
+            Promise("put-after : put", "durable put after a snapshot : without", "×", 2),
+        ),
+    ),
+    Measurement(
+        "put-after-snapshot",
+        snapshots_in_transaction,
+        (
+            Promise("tx-put", "put in a transaction", "µs"),
+            Promise("tx-put-after", "put in a transaction that took a snapshot", "µs"),
+            Promise("tx-put-after : tx-put", "put in a transaction, with : without", "×", 2),
+        ),
+    ),
+    Measurement("diff", diff, (Promise("diff", f"diff, {CHANGED} of {{full}} keys", "ms", 5),)),
+    Measurement(
+        "open",
+        open_after_kill,
+        (Promise("open", "open after a kill, {full} keys", "ms", 50),),
+    ),
+    Measurement(
+        "size",
+        size,
+        (
+            Promise("live", f"live data, all keys overwritten {OVERWRITES} times", "MiB"),
+            Promise("apparent", "image file, apparent", "MiB"),
+            Promise("allocated", "image file, allocated", "MiB"),
+            Promise("allocated : live", "allocated : live", "×", 1.6),
+        ),
+        every_round=False,
+    ),
+    Measurement(
+        "start",
+        start_up,
+        (
+            Promise("import", "python -c 'import cowfs', best run", "ms", 100),
+            Promise("list", "cowfs list IMAGE, best run", "ms", 200),
+        ),
+    ),
+)
+
+
+def measure(
+    measurements: Collection[Measurement],
+    items: int,
+    rounds: int,
+    directory: Path,
+    progress: Callable[[str], None],
+) -> list[Figure]:
+    if not measurements:
+        return []
+    progress("cowfs alone: loading")
+    images = Images(Data(items), directory / "images")
+    found: dict[str, list[float]] = {}
+    for number in range(1, rounds + 1):
+        for measurement in measurements:
+            if number == 1 or measurement.every_round:
+                progress(f"round {number} of {rounds}: {measurement.name}, cowfs alone")
+                for figure, value in measurement.run(images).items():
+                    found.setdefault(figure, []).append(value)
+                images.drop_copies()
+    counts = {"small": f"{SMALL_ITEMS:,}", "full": f"{items:,}"}
+    return [
+        Figure(
+            what=promise.title.format(**counts),
+            sample=Sample(tuple(found[promise.figure])),
+            unit=promise.unit,
+            at_most=promise.at_most,
+        )
+        for measurement in measurements
+        for promise in measurement.promises
+    ]

@@ -1,0 +1,51 @@
+"""cowfs, compressing as by default, with a cache that holds what LMDB would have mapped."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cowfs
+from benchmark.engines.base import Engine, Pair, Reader
+
+CACHE = 1 << 30
+DATASET = "bench"
+IMAGE = "bench.cow"
+
+
+class CowfsEngine(Engine):
+    name = "cowfs"
+
+    def __init__(self, directory: Path) -> None:
+        self.image = directory / IMAGE
+        self.store = cowfs.open(self.image, "c", cache=CACHE)
+        if DATASET not in self.store:
+            self.store.create(DATASET, kind="kv")
+        self._live = self.store[DATASET]
+
+    @classmethod
+    def describe(cls) -> str:
+        return f"cowfs {cowfs.__version__}, LZ4, cache 1 GiB"
+
+    def load_sorted(self, pairs: Iterable[Pair]) -> None:
+        with self.store.transaction() as tx:
+            tx[DATASET].load_sorted(pairs)
+
+    def put_many(self, pairs: Sequence[Pair]) -> None:
+        with self.store.transaction() as tx:
+            bench = tx[DATASET]
+            for key, value in pairs:
+                bench[key] = value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._live[key] = value
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        with self.store.at(DATASET) as view:
+            yield Reader(view.get, view.items)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+ENGINE = CowfsEngine

@@ -1,0 +1,239 @@
+"""Workloads that every key-value engine can run.
+
+A round runs each workload on each engine in turn, so that a slow minute of the machine meets all
+of them. What an engine stored is read back and compared, outside the measured time.
+"""
+
+import random
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from benchmark.engines.base import Engine, Pair
+from benchmark.measure import Sample, elapsed_when_quiet
+from benchmark.report import Race
+
+KEY_BYTES = 16
+VALUE_BYTES = 100
+GETS = 500_000
+SINGLES = 2_000
+BATCHES = 200
+BATCH = 100
+COMMIT = 1_000
+BASELINE = "lmdb"
+
+
+class Data:
+    """What the workloads put and ask for: the same for every engine and round."""
+
+    def __init__(self, items: int) -> None:
+        self._random = random.Random(items)
+        self.pairs = self.new_pairs(items)
+        self.ascending = sorted(self.pairs)
+        self.wanted = self._random.sample(self.pairs, min(items, GETS))
+        self.singles = self.new_pairs(SINGLES)
+        self.batches = chunks(self.new_pairs(BATCHES * BATCH), BATCH)
+
+    def new_pairs(self, count: int) -> list[Pair]:
+        keys = self._random.randbytes(count * KEY_BYTES)
+        values = self._random.randbytes(count * VALUE_BYTES)
+        return [
+            (
+                keys[i * KEY_BYTES : (i + 1) * KEY_BYTES],
+                values[i * VALUE_BYTES : (i + 1) * VALUE_BYTES],
+            )
+            for i in range(count)
+        ]
+
+
+def chunks(pairs: Sequence[Pair], size: int) -> list[Sequence[Pair]]:
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+
+class Lane:
+    """One engine in one round: where it keeps its stores, and the full one that several use."""
+
+    def __init__(self, engine: type[Engine], directory: Path, data: Data) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._stores = 0
+        self._full: Engine | None = None
+        self.data = data
+        directory.mkdir()
+
+    def new_store(self) -> Engine:
+        self._stores += 1
+        directory = self._directory / f"{self._engine.name}-{self._stores}"
+        directory.mkdir()
+        return self._engine(directory)
+
+    def full_store(self) -> Engine:
+        """A store with all pairs, put in random order."""
+        if self._full is None:
+            self._full = self.new_store()
+            self._full.put_many(self.data.pairs)
+        return self._full
+
+    def keep_as_full(self, store: Engine) -> None:
+        self._full = store
+
+    def close(self) -> None:
+        if self._full:
+            self._full.close()
+        shutil.rmtree(self._directory)
+
+
+def check_all(store: Engine, expected: Sequence[Pair]) -> None:
+    with store.reader() as reader:
+        if not all(found == pair for found, pair in zip_longest(reader.items(), expected)):
+            raise RuntimeError(f"{store.name} does not hold what was loaded")
+
+
+def check_some(store: Engine, expected: Sequence[Pair]) -> None:
+    with store.reader() as reader:
+        if not all(reader.get(key) == value for key, value in expected):
+            raise RuntimeError(f"{store.name} does not hold what was put")
+
+
+def sorted_load(lane: Lane) -> float:
+    store = lane.new_store()
+    spent = elapsed_when_quiet(store.load_sorted, lane.data.ascending)
+    check_all(store, lane.data.ascending)
+    store.close()
+    return spent
+
+
+def random_load(lane: Lane) -> float:
+    store = lane.new_store()
+    spent = elapsed_when_quiet(store.put_many, lane.data.pairs)
+    check_all(store, lane.data.ascending)
+    lane.keep_as_full(store)
+    return spent
+
+
+def random_get(lane: Lane) -> float:
+    store = lane.full_store()
+    check_some(store, lane.data.wanted)  # warms the store up, too
+    keys = [key for key, _ in lane.data.wanted]
+    with store.reader() as reader:
+        get = reader.get
+
+        def run() -> None:
+            for key in keys:
+                get(key)
+
+        return elapsed_when_quiet(run)
+
+
+def scan(lane: Lane) -> float:
+    store = lane.full_store()
+    check_some(store, lane.data.wanted)
+    with store.reader() as reader:
+
+        def run() -> None:
+            for _key, _value in reader.items():
+                pass
+
+        return elapsed_when_quiet(run)
+
+
+def durable_batches(lane: Lane) -> float:
+    store = lane.full_store()
+
+    def run() -> None:
+        for batch in lane.data.batches:
+            store.put_many(batch)
+
+    spent = elapsed_when_quiet(run)
+    check_some(store, [pair for batch in lane.data.batches for pair in batch])
+    return spent
+
+
+def durable_singles(lane: Lane) -> float:
+    store = lane.full_store()
+
+    def run() -> None:
+        for key, value in lane.data.singles:
+            store.put(key, value)
+
+    spent = elapsed_when_quiet(run)
+    check_some(store, lane.data.singles)
+    return spent
+
+
+def committed_load(lane: Lane) -> float:
+    store = lane.new_store()
+    commits = chunks(lane.data.pairs, COMMIT)
+
+    def run() -> None:
+        for pairs in commits:
+            store.put_many(pairs)
+
+    spent = elapsed_when_quiet(run)
+    check_all(store, lane.data.ascending)
+    store.close()
+    return spent
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is run, how many operations that is, and what cowfs owes as a ratio to LMDB's rate."""
+
+    name: str
+    title: str
+    run: Callable[[Lane], float]
+    operations: Callable[[Data], int]
+    at_least: float
+
+
+def _all_items(data: Data) -> int:
+    return len(data.pairs)
+
+
+# In the order in which a round runs them.
+WORKLOADS = (
+    Workload("sorted-load", "sorted load, one transaction, bulk", sorted_load, _all_items, 1.5),
+    Workload("random-load", "random load, one transaction", random_load, _all_items, 1.2),
+    Workload("get", "warm random get", random_get, lambda data: len(data.wanted), 1),
+    Workload("scan", "ordered scan of all items", scan, _all_items, 1),
+    Workload("batch", "batch of 100, durable", durable_batches, lambda _: BATCHES, 2),
+    Workload("put", "single put, durable", durable_singles, lambda _: SINGLES, 1.8),
+    Workload("commit-load", "random load, 1,000 a commit", committed_load, _all_items, 1.5),
+)
+
+
+def race(
+    engines: Collection[type[Engine]],
+    workloads: Collection[Workload],
+    items: int,
+    rounds: int,
+    directory: Path,
+    progress: Callable[[str], None],
+) -> list[Race]:
+    if not workloads:
+        return []
+    data = Data(items)
+    spent: dict[tuple[Workload, type[Engine]], list[float]] = {}
+    for number in range(1, rounds + 1):
+        with ExitStack() as stack:
+            lanes = {}
+            for engine in engines:
+                lanes[engine] = Lane(engine, directory / f"{engine.name}-round{number}", data)
+                stack.callback(lanes[engine].close)
+            for workload in workloads:
+                for engine, lane in lanes.items():
+                    progress(f"round {number} of {rounds}: {workload.title}, {engine.name}")
+                    spent.setdefault((workload, engine), []).append(workload.run(lane))
+    return [
+        Race(
+            workload=workload.title,
+            operations=workload.operations(data),
+            seconds={engine.name: Sample(tuple(spent[workload, engine])) for engine in engines},
+            baseline=BASELINE,
+            at_least=workload.at_least,
+        )
+        for workload in workloads
+    ]

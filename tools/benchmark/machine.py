@@ -1,0 +1,31 @@
+"""What a figure depends on: processor, memory, kernel, file system, interpreter."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def describe(directory: Path) -> list[str]:
+    """One line a fact about this machine and the file system of a directory."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return [
+        f"{_processor()}, {os.cpu_count()} cores, {memory_bytes / (1 << 30):.0f} GiB memory",
+        f"Linux {platform.release()}, {file_system(directory)}, "
+        f"{platform.python_implementation()} {platform.python_version()}",
+    ]
+
+
+def file_system(directory: Path) -> str:
+    """The type of the file system that holds the directory."""
+    path = directory.resolve()
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    holding = [mount[1:3] for mount in mounts if path.is_relative_to(mount[1])]
+    _, kind = sorted(holding, key=lambda mount: len(mount[0]))[-1]  # the innermost, last made
+    return kind
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
