@@ -146,6 +146,26 @@ cdef class Bitmap:
             at = run
         return best, best_length
 
+    def next_set(self, Py_ssize_t at):
+        """The first set bit from `at` on, or `size`."""
+        cdef uint64_t word
+        while at < self.size:
+            word = self.w[at >> 6] >> (at & 63)
+            if word:
+                return min(at + __builtin_ctzll(word), self.size)
+            at = (at | 63) + 1
+        return self.size
+
+    def next_clear(self, Py_ssize_t at):
+        """The first clear bit from `at` on, or `size`."""
+        cdef uint64_t word
+        while at < self.size:
+            word = ~self.w[at >> 6] >> (at & 63)
+            if word:
+                return min(at + __builtin_ctzll(word), self.size)
+            at = (at | 63) + 1
+        return self.size
+
     def search(self, Py_ssize_t near, Py_ssize_t goal):
         """(position, length) of a clear run of `goal` bits within one group: the next one behind
         `near`, going round; (0, 0) where there is none. Groups known to hold no run of that length
@@ -171,6 +191,23 @@ cdef class Bitmap:
             if i:
                 self.longest[group] = length
         return 0, 0
+
+    def sparse_segments(self, int shift, Py_ssize_t most):
+        """Marks (one byte for each segment of 1 << `shift` bits) on those that have bits set, but
+        at most `most`; and how many clear bits these have; and how many segments are clear."""
+        cdef Py_ssize_t length = <Py_ssize_t>1 << shift, segments = self.size >> shift
+        cdef bytearray marks = bytearray(segments)
+        cdef Py_ssize_t i, j, used, gain = 0, empty = 0
+        for i in range(segments):
+            used = 0
+            for j in range((i << shift) >> 6, ((i + 1) << shift) >> 6):
+                used += __builtin_popcountll(self.w[j])
+            if used == 0:
+                empty += 1
+            elif used <= most:
+                marks[i] = 1
+                gain += length - used
+        return marks, gain, empty
 
     def copy(self):
         """Another bitmap with the same bits."""

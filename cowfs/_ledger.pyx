@@ -11,17 +11,25 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+import struct
+
+WORD = struct.Struct("<Q")
+
 
 cdef class Ledger:
     """Counts changed, blocks freed and subtrees dropped by transaction `txid`.
 
     `counts` maps a block to its new count; 1 and 0 mean that it is no longer shared.
-    `freed` holds `block << 16 | blocks` for what no committed root will reach any more.
+    `freed` holds `block << 16 | blocks` for what no committed root will reach any more. `young` are
+    those among it that a transaction after `durable` wrote, the newest one known to be flushed.
     `dropped` holds references of whole subtrees whose blocks nobody has released yet.
+    `keep_old` is for open readers: nodes of the old version stay in the cache.
     """
 
-    def __init__(self, uint64_t txid, dict shared, uint32_t block_size):
+    def __init__(self, uint64_t txid, uint64_t durable, dict shared, uint32_t block_size):
         self.txid = txid
+        self.durable = durable
+        self.young = []
         self.shared = shared
         self.counts = {}
         self.block_size = block_size
@@ -47,6 +55,14 @@ cdef class Ledger:
         self.counts[block] = self.count_of(block) + 1
         return 0
 
+    cdef int last_reference(self, uint64_t block) except -1:
+        """Forget the count of a block that is about to be free."""
+        if self.counts or self.shared:
+            self.counts.pop(block, None)
+            if block in self.shared:
+                self.counts[block] = 0
+        return 0
+
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1:
         cdef uint64_t blocks = (stored + self.block_size - 1) // self.block_size
         cdef Py_ssize_t room
@@ -63,7 +79,8 @@ cdef class Ledger:
             self.freed_room = room
         self.freed[self.freed_n] = (block << 16) | blocks
         self.freed_n += 1
-        self.freed_blocks += blocks
+        if birth > self.durable:
+            self.young.append((block << 16) | blocks)
         return 0
 
     cdef bint lower_count(self, const uint8_t* pointer) except -1:
@@ -77,10 +94,7 @@ cdef class Ledger:
         if count > 1:
             self.counts[block] = count - 1
             return False
-        if self.counts or self.shared:
-            self.counts.pop(block, None)
-            if block in self.shared:
-                self.counts[block] = 0
+        self.last_reference(block)
         self.free_blocks(block, stored, birth)
         return True
 
@@ -99,3 +113,23 @@ cdef class Ledger:
     def freed_bytes(self, Py_ssize_t start=0):
         """The runs freed, from the `start`th byte on: little-endian words `block << 16 | blocks`."""
         return PyBytes_FromStringAndSize(<char*>self.freed + start, 8 * self.freed_n - start)
+
+    def young_bytes(self):
+        """The runs among `freed_bytes` that were written by transactions not yet flushed."""
+        return pack_words(self.young)
+
+    def old_bytes(self):
+        """The other runs among `freed_bytes`."""
+        if not self.young:
+            return self.freed_bytes()
+        young = set(self.young)
+        return pack_words([word for (word,) in WORD.iter_unpack(self.freed_bytes())
+                           if word not in young])
+
+    def own_freed_bytes(self):
+        """Runs that this transaction both wrote and freed, and that it has not used again yet."""
+        return pack_words(self.own_freed)
+
+
+cdef bytes pack_words(list words):
+    return b"".join([WORD.pack(word) for word in words])

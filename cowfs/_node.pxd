@@ -32,6 +32,7 @@ cdef class Cache:
     cdef dict by_block
     cdef void admit(self, Entry entry)
     cdef void evict(self)
+    cdef void forget(self, Entry entry)
 
 cdef class Node(Entry):
     cdef bytes page

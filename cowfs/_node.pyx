@@ -109,18 +109,27 @@ cdef class Cache:
             if self.hand >= len(self.ring):
                 self.hand = 0
             entry = <Entry>self.ring[self.hand]
-            if entry.referenced:
+            if entry.cached and entry.referenced:
                 entry.referenced = False
                 self.hand += 1
                 continue
             last = <Entry>self.ring.pop()
             if last is not entry:
                 self.ring[self.hand] = last
-            self.used -= entry.cost
-            entry.cached = False
-            if self.by_block.get(entry.block) is entry:
-                del self.by_block[entry.block]
-            entry.drop()
+            self.forget(entry)
+
+    cdef void forget(self, Entry entry):
+        """Drop an entry at once, as one that nobody will ask for again. It stays in the ring as an
+        empty place until the hand comes by, or until there are more such places than entries."""
+        if not entry.cached:
+            return
+        entry.cached = False
+        self.used -= entry.cost
+        if self.by_block.get(entry.block) is entry:
+            del self.by_block[entry.block]
+        entry.drop()
+        if len(self.ring) > 2 * len(self.by_block) + 1024:
+            self.ring = [kept for kept in self.ring if (<Entry>kept).cached]
 
     def record(self, uint64_t block, bytes checksum):
         """The data of a cached record, or None."""

@@ -312,13 +312,14 @@ cdef class Tree:
     cdef Node writable_copy(self, Node node):
         """A dirty copy of a clean, loaded node, with the counts put right."""
         cdef Node copy = node.copy(self.node_size)
-        self.account(node)
         self.ledger.dirty += self.node_size
-        node.referenced = False
+        if self.account(node) and not self.ledger.keep_old:
+            self.cache.forget(node)
         return copy
 
-    cdef int account(self, Node node) except -1:
-        """One pointer to a stored node goes away, and a copy of its items stays."""
+    cdef bint account(self, Node node) except -1:
+        """One pointer to a stored node goes away, and a copy of its items stays. True where that
+        was the last pointer, and the node is free."""
         cdef Ledger ledger = self.ledger
         cdef int i
         cdef uint8_t* cell
@@ -331,13 +332,10 @@ cdef class Tree:
                     block = u64(cell + CELL_HEADER + (u16(cell) & 0x3FFF))
                     if block:
                         ledger.raise_count(block)
-        else:
-            if node.block in ledger.counts:
-                del ledger.counts[node.block]
-                if node.block in ledger.shared:
-                    ledger.counts[node.block] = 0
-            ledger.free_blocks(node.block, node.stored, node.birth)
-        return 0
+            return False
+        ledger.last_reference(node.block)
+        ledger.free_blocks(node.block, node.stored, node.birth)
+        return True
 
     cdef Node dirty_root(self):
         if self.root is None:
@@ -754,6 +752,72 @@ cdef class Tree:
             self.insert_split(node, node.n, k, klen, KIND_INLINE, v, vlen,
                               None, path, slot, depth)
         return True
+
+    def evacuate(self, bytes start, const uint8_t[::1] doomed, int shift, Py_ssize_t budget):
+        """Copy nodes out of sparse segments, so that these become free as a whole.
+
+        Walks the parents of leaves in key order from `start` on, and makes each child dirty that
+        only this tree refers to and that lies in a segment (block >> `shift`) marked in `doomed`.
+        Leaves that stay where they are, are not read. Ends after some `budget` blocks; returns the
+        key to go on from, or None at the end of the tree, and the blocks that will be free.
+        """
+        cdef Py_ssize_t moved = 0, looked = 0
+        cdef uint64_t block
+        cdef Node node
+        cdef int i, at, count
+        cdef int chosen[1024]
+        cdef bytes bound
+        cdef uint8_t* cell
+        cdef bint here
+        self.writing()
+        while self.root is not None and moved < budget and looked < 4 * budget + 64:
+            node = self.root
+            if node.p == NULL:
+                self.load(node)
+            if node.level == 0:
+                return None, moved
+            bound = None
+            here = False
+            while True:
+                here = here or self.is_doomed(node.block, doomed, shift) and not node.dirty
+                at = node.route(<const uint8_t*>PyBytes_AS_STRING(start),
+                                <int>PyBytes_GET_SIZE(start)) if start else 0
+                if node.level == 1:
+                    break
+                if at + 1 < node.n:
+                    cell = node.cell(at + 1)
+                    bound = PyBytes_FromStringAndSize(
+                        <char*>cell + CELL_HEADER, u16(cell) & 0x3FFF)
+                node = self.child(node, at)
+            looked += 1
+            count = 0
+            for i in range(node.n):
+                kid = node.kids[i]
+                if kid is not None and (<Node>kid).dirty:
+                    continue
+                cell = node.cell(i)
+                block = u64(cell + CELL_HEADER + (u16(cell) & 0x3FFF))
+                if self.is_doomed(block, doomed, shift) and count < 1024:
+                    chosen[count] = i
+                    count += 1
+            if count or here:
+                node = self.dirty_root()
+                moved += 1
+                while node.level > 1:
+                    node = self.dirty_child(node, node.route(
+                        <const uint8_t*>PyBytes_AS_STRING(start),
+                        <int>PyBytes_GET_SIZE(start)) if start else 0)
+                for i in range(count):
+                    self.dirty_child(node, chosen[i])
+                    moved += 2
+            if bound is None:
+                return None, moved
+            start = bound
+        return (None if self.root is None else start), moved
+
+    cdef inline bint is_doomed(self, uint64_t block, const uint8_t[::1] doomed, int shift):
+        cdef Py_ssize_t segment = <Py_ssize_t>(block >> shift)
+        return segment < doomed.shape[0] and doomed[segment] and self.ledger.count_of(block) == 1
 
     # --- storing ---------------------------------------------------------------------------------
 

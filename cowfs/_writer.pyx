@@ -114,6 +114,14 @@ cdef class BlockWriter:
         self.record_block = self.next_record
         self.next_record = 0
 
+    def held(self, uint64_t block, Py_ssize_t length):
+        """Bytes that were placed at `block` and are not on the device yet; None for others."""
+        cdef Py_ssize_t at
+        if self.fill == self.block_size or not self.buffered <= block < self.cursor:
+            return None
+        at = self.block_size + <Py_ssize_t>(block - self.buffered) * self.block_size
+        return bytes(self.buffer[at:at + length])
+
     def abandon(self):
         """Give back everything that was placed since `begin`."""
         self.fill = self.block_size

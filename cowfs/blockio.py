@@ -48,7 +48,9 @@ class BlockIO:
         limit = limits.RECORD_SIZE if level == DATA_LEVEL else self.node_size
         if block == 0 or stored == 0 or stored > logical or logical > limit:
             raise CorruptionError(label, block, f"a pointer to {stored} of {logical} bytes")
-        data = self.device.read(block * self.block_size, stored)
+        data = self.writer.held(block, stored)
+        if data is None:
+            data = self.device.read(block * self.block_size, stored)
         if len(data) != stored:
             raise CorruptionError(label, block, "beyond the end of the image")
         if checksum(data) != digest:

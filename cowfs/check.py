@@ -233,14 +233,8 @@ class _Walk:
 
 def _runs(bitmap: Bitmap) -> Iterator[tuple[int, int]]:
     """(start, length) of each run of set bits."""
-    at = 0
+    at = bitmap.next_set(0)
     while at < bitmap.size:
-        free, _ = bitmap.find(at, bitmap.size, 1)
-        if bitmap.find(at, bitmap.size, 1)[1] == 0:
-            yield at, bitmap.size - at
-            return
-        if free > at:
-            yield at, free - at
-        at = free
-        while at < bitmap.size and not bitmap.test(at):
-            at += bitmap.find(at, bitmap.size, bitmap.size)[1]
+        stop = bitmap.next_clear(at)
+        yield at, stop - at
+        at = bitmap.next_set(stop)

@@ -10,7 +10,6 @@ from .blockio import BlockIO
 from .engine import Engine
 from .errors import KindError
 from .format import NO_REF, unpack_blob
-from .fs.diff import diff_fs
 from .report import Change
 from .treediff import diff_items
 
@@ -35,6 +34,8 @@ def diff(engine: Engine, old: str, new: str) -> Iterator[Change]:
             f"{old} is of kind {old_root.kind} and {new} of kind {new_root.kind}; "
             "a diff needs two of one kind"
         )
+    from .fs.diff import diff_fs
+
     walk = {"kv": diff_kv, "fs": diff_fs, "volume": diff_volume}[old_root.kind]
 
     def changes() -> Iterator[Change]:

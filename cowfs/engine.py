@@ -24,6 +24,7 @@ from .blob import resolver, write_value
 from .blockio import BlockIO
 from .catalog import CATALOG_OWNER, SPACE_OWNER, Catalog, Root
 from .codec import COMPRESSION_NAMES, Encoder
+from .compaction import Compaction
 from .device import Device
 from .errors import BusyError, ClosedError, CorruptionError, FailedError, ReadOnlyError, UsageError
 from .format import (
@@ -32,7 +33,6 @@ from .format import (
     FLAG_FLUSHED,
     KNOWN_READ_ONLY,
     NO_REF,
-    RECORD_MAGIC,
     CommitRecord,
     Delta,
     Run,
@@ -41,9 +41,9 @@ from .format import (
     group_key,
     unpack_delta,
 )
-from .log import Log, follow, overflow_span, read_superblocks, write_superblock
+from .log import Log, follow, overflow_span, read_superblocks, settle, write_superblock
 from .session import FixedSession, Session
-from .space import NORMAL, Space
+from .space import NORMAL, Space, pack_runs, packed_runs
 from .transaction import Transaction
 
 _log = logging.getLogger("cowfs")
@@ -117,6 +117,7 @@ class Engine:
         self.io.writer.adopt(log.next_block)
         self.catalog_tree = self._tree(CATALOG_OWNER, catalog_ref, "(catalog)")
         self.space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
+        self.compaction = Compaction(space)
         self.durable_txid = log.txid
         self.failure: BaseException | None = None
         self._readers: dict[int, Reader] = {}
@@ -227,9 +228,8 @@ class Engine:
         if writer.end > writer.cursor:
             yield writer.cursor, writer.end - writer.cursor
         if pending:
-            for _, packed, _ in self.io.space.pending:
-                for word in _words(packed):
-                    yield word >> 16, word & 0xFFFF
+            for packed in self.io.space.waiting():
+                yield from packed_runs(packed)
 
     def readers(self) -> list[Reader]:
         """Open views, oldest first: what keeps freed space from being used again."""
@@ -299,7 +299,7 @@ class Engine:
         self._writing = tx
         self.io.broken = None
         self.io.space.purpose = NORMAL
-        self.io.space.release(self._reusable())
+        self._release_freed()
         txid = self.log.txid + 1
         self.io.writer.begin(txid)
         return txid
@@ -328,7 +328,7 @@ class Engine:
 
         # 1. Now and then the whole space map is stored, and the log starts anew.
         checkpoint = checkpoint or tx.large or len(ledger.counts) > _MANY_COUNTS
-        retired = _pack_runs(log.blocks) if checkpoint else b""
+        retired = pack_runs(log.blocks) if checkpoint else b""
         space_tree, space_ref = self.space_tree, NO_REF
         segments_before = freed_before = 0
         counts = ledger.counts
@@ -393,12 +393,12 @@ class Engine:
         self._write_record(data, durable)
 
         # 5. It becomes visible, and what it freed waits until nobody needs it.
-        freed = ledger.freed_bytes()
+        young = ledger.young_bytes()
+        own = ledger.own_freed_bytes()
         with self._state:
             space.apply_counts(ledger.counts)
-            space.defer(tx.txid, freed, ledger.freed_blocks)
-            own = b"".join(word.to_bytes(8, "little") for word in ledger.own_freed)
-            space.defer(tx.txid, own, sum(word & 0xFFFF for word in ledger.own_freed))
+            space.defer(tx.txid, ledger.old_bytes() + own)
+            space.defer(tx.txid, young, young=True)
             self.catalog_tree = tx.catalog.tree.fork()
             self.space_tree = space_tree
             log.txid = tx.txid
@@ -406,6 +406,7 @@ class Engine:
             log.next_block = record.next_block
             if durable:
                 self.durable_txid = tx.txid
+                log.proven_txid = max(log.proven_txid, record.durable_txid)
         if checkpoint:
             self._write_superblock(tx.txid, record_block, previous, retired)
         log.note_record(record_block, overflow)
@@ -415,8 +416,8 @@ class Engine:
     ) -> Tree:
         """Store the space map as it is without what this writes; the new space tree."""
         tree = self.space_tree.fork(ledger)
-        own = b"".join(word.to_bytes(8, "little") for word in ledger.own_freed)
-        groups = self.io.space.checkpoint_groups(changed, [*freed, own], ledger.counts)
+        freed = [*freed, ledger.own_freed_bytes()]
+        groups = self.io.space.checkpoint_groups(changed, freed, ledger.counts)
         for group, value in list(groups):
             write_value(self.io, tree, group_key(group), value)
         tree.flush(self.io.writer)
@@ -441,6 +442,7 @@ class Engine:
             self.log.superblock,
             txid=txid,
             sequence=self.log.superblock.sequence + 1,
+            durable_txid=txid,
             record_block=record_block,
             total_blocks=self.io.space.total,
             record_previous=previous,
@@ -454,7 +456,8 @@ class Engine:
             _log.error("%s: writing the superblock failed: %s", self.path, error)
             return
         self.log.restart(superblock)
-        self.io.space.defer(txid, retired, sum(word & 0xFFFF for word in _words(retired)))
+        self.log.proven_txid = txid
+        self.io.space.defer(txid, retired)
 
     def _flush(self) -> None:
         try:
@@ -466,10 +469,12 @@ class Engine:
                 "and the store takes no more writes: open it anew"
             ) from error
 
-    def _reusable(self) -> int:
-        """Blocks that transactions up to this one freed can be used again."""
-        oldest = min((reader.txid for reader in list(self._readers.values())), default=None)
-        return self.durable_txid if oldest is None else min(oldest, self.durable_txid)
+    def _release_freed(self) -> None:
+        """Let go of what nobody can need any more: no reader, and no opening after a crash."""
+        oldest = min((reader.txid for reader in list(self._readers.values())), default=self.txid)
+        self.io.space.release(
+            min(oldest, self.durable_txid), min(oldest, self.log.proven_txid)
+        )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -518,10 +523,12 @@ class Engine:
                 self.io.writer.finish_run()
                 self.io.space.shrink()
                 tx.checkpoint = True
+            if self.failure is not None:
+                return
             size = self.io.space.total * self.io.block_size
             if self.device.size() > size:
                 self.device.resize(size)
-        self.io.space.release(self.durable_txid)
+        self._release_freed()
         if self.punch:
             for start, length in self.io.space.long_free_runs():
                 self.device.discard(start * self.io.block_size, length * self.io.block_size)
@@ -562,6 +569,7 @@ class Engine:
             txid=0,
             record_block=0,
             total_blocks=total,
+            durable_txid=0,
             record_previous=bytes(CHECKSUM_SIZE),
         )
         space = Space(device, block_size, total, limit)
@@ -607,7 +615,7 @@ class Engine:
         log = follow(device, superblock, loader.visit)
         loader.io.space.recount()
         if not readonly:
-            _settle_tail(device, log, superblock.block_size)
+            settle(device, log, superblock)
         return cls(
             device,
             superblock,
@@ -664,24 +672,3 @@ class _Loader:
         except ValueError as error:
             raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
         self.catalog_ref = record.catalog if record.catalog != NO_REF else None
-
-
-def _settle_tail(device: Device, log: Log, block_size: int) -> None:
-    """Before the first write: what was found becomes durable, and what was in flight and did not
-    arrive whole is wiped, so that it can never be completed by later writes."""
-    tail = device.read(log.next_block * block_size, block_size)
-    if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
-        device.write(log.next_block * block_size, bytes(block_size))
-    device.flush()
-
-
-def _pack_runs(runs: list[tuple[int, int]]) -> bytes:
-    return b"".join(
-        ((start + i) << 16 | min(0xFFFF, length - i)).to_bytes(8, "little")
-        for start, length in runs
-        for i in range(0, length, 0xFFFF)
-    )
-
-
-def _words(packed: bytes) -> Iterator[int]:
-    return (int.from_bytes(packed[i : i + 8], "little") for i in range(0, len(packed), 8))

@@ -95,7 +95,7 @@ def unpack_blob(cell: bytes) -> tuple[bytes, int, int]:
 
 # --- superblock ---------------------------------------------------------------------------------
 
-_SUPERBLOCK = struct.Struct("<8sIIQQQ16s64sIIQQQQQQ16s")
+_SUPERBLOCK = struct.Struct("<8sIIQQQ16s64sIIQQQQQQQ16s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,8 @@ class Superblock:
     record_block: int
     total_blocks: int
     """Blocks that the image had at the checkpoint."""
+    durable_txid: int
+    """Records up to this transaction are known to be on the device whole, and need no proof."""
     record_previous: bytes
     """Checksum that the checkpoint record names as that of the record before it."""
     compatible: int = 0
@@ -142,6 +144,7 @@ class Superblock:
             self.txid,
             self.record_block,
             self.total_blocks,
+            self.durable_txid,
             self.record_previous,
         )
         body += bytes(self.block_size - CHECKSUM_SIZE - len(body))
@@ -180,7 +183,7 @@ def unpack_superblock(data: bytes) -> Superblock | None:
         )
     if node_size not in limits.NODE_SIZES:
         return None
-    sequence, limit, created, txid, block, total, previous = fields[10:]
+    sequence, limit, created, txid, block, total, durable, previous = fields[10:]
     return Superblock(
         uuid=uuid,
         label=label.rstrip(b"\0").decode(errors="replace"),
@@ -193,6 +196,7 @@ def unpack_superblock(data: bytes) -> Superblock | None:
         txid=txid,
         record_block=block,
         total_blocks=total,
+        durable_txid=durable,
         record_previous=previous,
         compatible=compatible,
         read_only=read_only,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io as stdio
 from collections.abc import Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
 from typing import Any, overload
 
 from . import limits
@@ -141,14 +141,7 @@ class KV(MutableMapping[bytes, bytes]):
         if isinstance(self._session, FixedSession):
             cursor: Iterator[Any] = self._session.tree.items_between(start, stop, reverse, what)
             return cursor
-        return self._live_range(start, stop, reverse, what)
-
-    def _live_range(
-        self, start: bytes | None, stop: bytes | None, reverse: bool, what: int
-    ) -> Iterator[Any]:
-        with self._session.reading() as tree:
-            version = tree.fork()
-            yield from version.items_between(start, stop, reverse, what)
+        return _live_range(self._session, start, stop, reverse, what)
 
     # --- changing -------------------------------------------------------------------------------
 
@@ -214,6 +207,14 @@ class KV(MutableMapping[bytes, bytes]):
         raise UsageError(f"mode {mode!r}: a value opens as 'rb' or 'wb'")
 
 
+def _live_range(
+    session: Session, start: bytes | None, stop: bytes | None, reverse: bool, what: int
+) -> Iterator[Any]:
+    """A range of the version that is the newest when the first item is asked for."""
+    with contextlib.closing(session.view()) as view:
+        yield from view.tree.items_between(start, stop, reverse, what)
+
+
 def _check_pair(key: object, value: object) -> None:
     if type(key) is not bytes or type(value) is not bytes:
         wrong = key if type(key) is not bytes else value
@@ -256,7 +257,7 @@ class _ValueReader(stdio.RawIOBase):
         self._at += len(data)
         return len(data)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _blob(self) -> Iterator[Blob]:
         with self._session.reading() as tree:
             yield Blob(self._session.io, tree, self._key)

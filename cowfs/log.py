@@ -11,7 +11,7 @@ never happened. So the store opens as of the last acknowledged commit, or the on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import limits
 from .codec import checksum
@@ -21,6 +21,7 @@ from .format import (
     CHECKSUM_SIZE,
     FLAG_CHECKPOINT,
     FLAG_FLUSHED,
+    RECORD_MAGIC,
     CommitRecord,
     Superblock,
     unpack_pointer,
@@ -44,6 +45,9 @@ class Log:
     """(block, blocks) of records and overflow since the checkpoint: free after the next one."""
     records: int = 0
     length_bytes: int = 0
+    proven_txid: int = 0
+    """Transactions up to this one need no proof after a crash: something durable says that they
+    are. Blocks that a later one wrote must not be used again even if they are free."""
 
     def note_record(self, block: int, overflow: list[bytes]) -> None:
         """One more record at the end of the chain."""
@@ -136,8 +140,9 @@ def follow(
                 f"{superblock.total_blocks * block_size:,} at the last checkpoint"
             )
         raise CorruptionError("", superblock.record_block, "the checkpoint record is damaged")
-    durable = max(superblock.txid, *(record.durable_txid for _, record, _ in chain))
+    durable = max(superblock.durable_txid, *(record.durable_txid for _, record, _ in chain))
     log = Log(superblock, 0, b"", 0)
+    log.proven_txid = durable
     for block, record, data in chain:
         if record.txid > durable and not _landed(device, record, block_size):
             break
@@ -147,13 +152,42 @@ def follow(
                 f"{record.total_blocks * block_size:,} expected"
             )
         if record.flags & FLAG_CHECKPOINT:
-            log.restart(superblock)
+            log.restart(
+                replace(
+                    superblock,
+                    txid=record.txid,
+                    record_block=block,
+                    record_previous=record.previous,
+                    total_blocks=record.total_blocks,
+                )
+            )
         visit(record)
         log.txid = record.txid
         log.checksum = data[-CHECKSUM_SIZE:]
         log.next_block = record.next_block
         log.note_record(block, record.overflow)
     return log
+
+
+def settle(device: Device, log: Log, found: Superblock) -> None:
+    """Before the first write to an image that was not closed: what was found becomes durable for
+    good, and what was in flight and did not arrive whole is wiped, lest later writes complete it.
+
+    Without this, the first transactions could overwrite blocks by which the newest commit proves
+    itself, or through which the superblock leads to it.
+    """
+    block_size = log.superblock.block_size
+    tail = device.read(log.next_block * block_size, block_size)
+    if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
+        device.write(log.next_block * block_size, bytes(block_size))
+    device.flush()
+    if log.superblock != found or log.proven_txid < log.txid:
+        log.superblock = replace(
+            log.superblock, sequence=found.sequence + 1, durable_txid=log.txid
+        )
+        write_superblock(device, log.superblock)
+        device.flush()
+        log.proven_txid = log.txid
 
 
 def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:

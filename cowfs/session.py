@@ -30,6 +30,9 @@ class Session(Protocol):
     def writing(self) -> AbstractContextManager[Tree]:
         """A tree that may be changed; ReadOnlyError where there is none."""
 
+    def view(self) -> FixedSession:
+        """The version of now, for what reads on between calls; to be closed."""
+
     def close(self) -> None:
         """Let go of the version; a second time does nothing."""
 
@@ -62,6 +65,10 @@ class FixedSession:
             raise ReadOnlyError(f"{self.name} is open for reading only")
         return self
 
+    def view(self) -> FixedSession:
+        """Another session on the same tree, which closing does not end."""
+        return FixedSession(self.name, self.io, self.tree, readonly=self.readonly)
+
     def __enter__(self) -> Tree:
         return self.tree
 
@@ -74,10 +81,10 @@ class FixedSession:
         pass
 
     def close(self) -> None:
-        """End the use of the tree."""
-        self.tree.close()
+        """End a view; what a transaction handed out lives until the transaction ends."""
         if self._on_close is not None:
             on_close, self._on_close = self._on_close, None
+            self.tree.close()
             on_close()
 
     def __del__(self) -> None:
@@ -136,6 +143,10 @@ class LiveSession:
                 yield tree
             finally:
                 self._open.tree = outer
+
+    def view(self) -> FixedSession:
+        """The newest version, pinned until it is closed: for what lasts longer than one call."""
+        return self._store.open_view(self.name)
 
     def close(self) -> None:
         """Nothing is held between calls."""

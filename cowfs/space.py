@@ -2,7 +2,10 @@
 
 The map of blocks is a bitmap in memory, in allocation groups; counts are kept for shared blocks
 only. A block that a transaction frees is reusable once that transaction is durable and no open
-reader is older: until then it waits in `pending`, still set in the bitmap.
+reader is older: until then it waits in `pending`, still set in the bitmap. Blocks that were freed before
+the transaction that wrote them was flushed wait in `young` for longer: after a crash, that
+transaction proves itself by what it wrote, so these bytes must stay until something durable says
+that it needs no proof.
 
 On the device the map is a checkpoint (the space tree: one item for each group) and the deltas in
 the commit records since. `checkpoint_groups` gives the map as it will be once everything that is
@@ -11,6 +14,7 @@ pending is free, since nobody reads an old version across a restart.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -19,6 +23,8 @@ from ._bitmap import Bitmap
 from .device import Device
 from .errors import CorruptionError, OutOfSpaceError
 from .format import Delta, pack_group, unpack_group
+
+_WORD = struct.Struct("<Q")
 
 NORMAL, DELETING, DESTROYING = range(3)
 """Who asks for space: what only deletes may use a part of the reserve, destroying all of it."""
@@ -29,7 +35,7 @@ _GROW_STEP = 256
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
-_FULL = 0.7
+_FULL = 0.65
 """A growing image grows, rather than fill small gaps, while more of it than this is in use."""
 
 
@@ -46,9 +52,12 @@ class Space:
         self.bitmap = Bitmap(total, limits.GROUP_BLOCKS)
         self.shared: dict[int, int] = {}
         self.used = 0
-        self.pending: deque[tuple[int, bytes, int]] = deque()
+        self.pending: deque[tuple[int, bytes]] = deque()
+        self.young: deque[tuple[int, bytes]] = deque()
         self.pending_blocks = 0
         self.purpose = NORMAL
+        self.short_of_runs = False
+        """Whether a run as long as wanted was not to be had since compaction last looked."""
         self._near = 0
         self._undiscarded: list[bytes] = []
         self.reserve_fixed()
@@ -89,6 +98,7 @@ class Space:
                 raise self._full()
             goal = min(goal, spare)
         start, length = self.bitmap.search(self._near, goal)
+        self.short_of_runs = self.short_of_runs or not length
         if not length and (self.used - self.pending_blocks > _FULL * self.total):
             start, length = self._grow(goal)
         while not length and goal > minimum:
@@ -139,32 +149,37 @@ class Space:
         group_blocks = limits.GROUP_BLOCKS
         self.bitmap.mark({block // group_blocks for block in counts})
 
-    def defer(self, txid: int, freed: bytes, blocks: int) -> None:
-        """Blocks that transaction `txid` freed."""
+    def defer(self, txid: int, freed: bytes, *, young: bool = False) -> None:
+        """Blocks that transaction `txid` freed; `young` ones wait until it is proven as well."""
         if freed:
-            self.pending.append((txid, freed, blocks))
-            self.pending_blocks += blocks
+            (self.young if young else self.pending).append((txid, freed))
+            self.pending_blocks += packed_blocks(freed)
 
-    def release(self, txid: int) -> None:
-        """Make reusable what was freed by transactions up to `txid`."""
-        while self.pending and self.pending[0][0] <= txid:
-            _, freed, blocks = self.pending.popleft()
-            self.used -= self.bitmap.clear_packed(freed)
-            self.pending_blocks -= blocks
+    def release(self, durable: int, proven: int) -> None:
+        """Make reusable what transactions up to `durable` freed, and the young ones up to
+        `proven`."""
+        for queue, limit in ((self.pending, durable), (self.young, proven)):
+            while queue and queue[0][0] <= limit:
+                _, freed = queue.popleft()
+                self.used -= self.bitmap.clear_packed(freed)
+                self.pending_blocks -= packed_blocks(freed)
+
+    def waiting(self) -> Iterator[bytes]:
+        """What is free for good and not reusable yet."""
+        for queue in (self.pending, self.young):
+            for _, freed in queue:
+                yield freed
 
     # --- giving back to the host ----------------------------------------------------------------
 
     def long_free_runs(self) -> Iterator[tuple[int, int]]:
         """(first block, blocks) of each free run that is worth a hole in the file."""
-        at = 0
+        at = self.bitmap.next_clear(0)
         while at < self.total:
-            start, length = self.bitmap.find(at, self.total, _HOLE)
-            if length < _HOLE:
-                return
-            while start + length < self.total and not self.bitmap.test(start + length):
-                length += self.bitmap.find(start + length, self.total, self.total)[1]
-            yield start, length
-            at = start + length
+            stop = self.bitmap.next_set(at)
+            if stop - at >= _HOLE:
+                yield at, stop - at
+            at = self.bitmap.next_clear(stop)
 
     def shrink(self) -> None:
         """Forget the free blocks at the end, all but a few."""
@@ -183,9 +198,7 @@ class Space:
         `freed` and `counts` are those of the transaction that makes the checkpoint.
         """
         settled = self.bitmap.copy()
-        for _, packed, _ in self.pending:
-            settled.clear_packed(packed)
-        for packed in freed:
+        for packed in (*self.waiting(), *freed):
             settled.clear_packed(packed)
         groups = sorted(set(changed) | set(settled.clean()))
         by_group: dict[int, list[tuple[int, int]]] = {group: [] for group in groups}
@@ -222,3 +235,23 @@ class Space:
     def recount(self) -> None:
         """Settle `used` after loading."""
         self.used = self.bitmap.count(0, self.total)
+
+
+def packed_runs(packed: bytes) -> Iterator[tuple[int, int]]:
+    """(block, blocks) of words `block << 16 | blocks`."""
+    for (word,) in _WORD.iter_unpack(packed):
+        yield word >> 16, word & 0xFFFF
+
+
+def packed_blocks(packed: bytes) -> int:
+    """Blocks in all of them."""
+    return sum(blocks for _, blocks in packed_runs(packed))
+
+
+def pack_runs(runs: Iterable[tuple[int, int]]) -> bytes:
+    """The inverse of `packed_runs`."""
+    return b"".join(
+        _WORD.pack((start + i) << 16 | min(0xFFFF, length - i))
+        for start, length in runs
+        for i in range(0, length, 0xFFFF)
+    )

@@ -7,6 +7,7 @@ its ledger. So abandoning it means forgetting it, and committing it is `Engine.c
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ._ledger import Ledger
 from ._tree import Tree
 from .catalog import Catalog, Root, check_dataset_name, split_snapshot
 from .errors import ClosedError, ExistsError, UsageError
+from .format import dataset_key
 from .reaper import Stack, release
 from .session import FixedSession
 from .space import DELETING, DESTROYING, NORMAL
@@ -36,9 +38,12 @@ class Transaction:
         self.durable = durable
         self.io = store.io
         self.txid = store.begin(self)
-        self.ledger = Ledger(self.txid, store.io.space.shared, store.io.block_size)
+        self.ledger = Ledger(
+            self.txid, store.durable_txid, store.io.space.shared, store.io.block_size
+        )
         self.ledger.dirty_limit = max(limits.MIN_CACHE // 2, store.cache_size // 2)
         self.ledger.spill = self._spill
+        self.ledger.keep_old = bool(store.readers())
         self.catalog = Catalog(store.catalog_tree.fork(self.ledger))
         self.large = False
         """Whether it wrote so much that its blocks are flushed before its commit record."""
@@ -220,6 +225,7 @@ class Transaction:
                 raise ClosedError(
                     f"an earlier error broke this transaction ({self.io.broken}); begin another"
                 )
+            self._compact()
             self._store_trees()
             self._release_dropped()
             self.store.commit(self)
@@ -287,6 +293,19 @@ class Transaction:
             self._open[root.dataset] = (root, tree)
             self.catalog.put_dataset(root)
         return root
+
+    def _compact(self) -> None:
+        """Copy some nodes out of sparse places along with what is written anyway."""
+        written = (self.io.writer.written + self.ledger.dirty) // self.io.block_size
+        if written:
+            self.store.compaction.step(written, self._trees_from)
+
+    def _trees_from(self, dataset: int) -> Iterator[tuple[int, Tree]]:
+        """(dataset id, tree) of each dataset from this id on."""
+        start, stop = dataset_key(dataset), dataset_key(1 << 63)
+        for key in list(self.catalog.tree.items_between(start, stop, False, 1)):
+            number = int.from_bytes(key[1:], "big")
+            yield number, self._open_root(self.catalog.by_id(number).name)[1]
 
     def _store_trees(self) -> None:
         for root, _ in list(self._open.values()):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 
 from .._tree import Tree
 from ..blob import Blob, write_blob
@@ -77,6 +77,14 @@ _DOOMED = 4096
 
 Entry = tuple[bytes, int, int]
 """Name, inode number, file type."""
+
+
+Keep = Callable[[int], bool]
+"""Asked when a file loses its last name: whether it is to stay, nameless, until `forget`."""
+
+
+def _keep_nothing(_: int) -> bool:
+    return False
 
 
 class Inodes:
@@ -234,8 +242,8 @@ class Inodes:
         self._put_name(parent, name, number, inode.type)
         self._put_directory(parent, directory, now, 1)
 
-    def unlink(self, parent: int, name: bytes, keep: Container[int] = ()) -> None:
-        """Remove a name, and with the last one the file; one in `keep` stays until `forget`."""
+    def unlink(self, parent: int, name: bytes, keep: Keep = _keep_nothing) -> None:
+        """Remove a name, and with the last one the file; unless it is kept."""
         number, kind = self._entry(parent, name)
         if kind == DIRECTORY:
             raise PathIsADirectoryError
@@ -254,7 +262,7 @@ class Inodes:
             raise DirectoryNotEmptyError
         self._remove_directory(parent, name, [number])
 
-    def remove_tree(self, parent: int, name: bytes, keep: Container[int] = ()) -> None:
+    def remove_tree(self, parent: int, name: bytes, keep: Keep = _keep_nothing) -> None:
         """Remove a directory with everything in it."""
         number, kind = self._entry(parent, name)
         if kind != DIRECTORY:
@@ -266,7 +274,7 @@ class Inodes:
             for entry, child, kind in self.entries(directory):
                 if kind == DIRECTORY:
                     todo.append(child)
-                elif self.get(child).nlink > 1 or child in keep:
+                elif self.get(child).nlink > 1 or keep(child):
                     self.drop_name(child, directory, entry, keep)
                 else:
                     doomed.append(child)
@@ -282,7 +290,7 @@ class Inodes:
         name: bytes,
         new_parent: int,
         new_name: bytes,
-        keep: Container[int] = (),
+        keep: Keep = _keep_nothing,
         *,
         replace: bool = True,
     ) -> None:
@@ -334,11 +342,11 @@ class Inodes:
             yield int.from_bytes(key[KEY_SIZE:], "big")
 
     def drop_name(
-        self, number: int, parent: int, name: bytes, keep: Container[int] = ()
+        self, number: int, parent: int, name: bytes, keep: Keep = _keep_nothing
     ) -> None:
         """Take a name from a file, and delete it with the last one; the entry is the caller's."""
         inode = self.get(number)
-        if inode.nlink <= 1 and number not in keep:
+        if inode.nlink <= 1 and not keep(number):
             self._delete([number])
             return
         inode.nlink -= 1

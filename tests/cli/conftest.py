@@ -35,17 +35,20 @@ class Result:
 
 
 class Cowfs:
-    """`cowfs(*arguments)` runs a command that must succeed; `cowfs.fails(...)` one that must not."""
+    """`cowfs(...)` runs a command that must end well; `cowfs.fails(...)` one that must not."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
 
     def result(self, *arguments: str | Path, input: bytes = b"") -> Result:
         out, err = io.BytesIO(), io.BytesIO()
+        streams = {
+            name: io.TextIOWrapper(stream, "utf-8", "surrogateescape", write_through=True)
+            for name, stream in (("stdout", out), ("stderr", err), ("stdin", io.BytesIO(input)))
+        }
         with self.monkeypatch.context() as patch:
-            for name, stream in (("stdout", out), ("stderr", err), ("stdin", io.BytesIO(input))):
-                text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", write_through=True)
-                patch.setattr(sys, name, text)
+            for name, stream in streams.items():
+                patch.setattr(sys, name, stream)
             code = run([str(argument) for argument in arguments])
         return Result(code, out.getvalue(), err.getvalue().decode())
 

@@ -15,15 +15,16 @@ PACKAGE = Path(__file__).parents[2] / "cowfs"
 # One line a layer, lowest first. A package (cowfs/cli/) stands here under its own name.
 # `__init__` is the public library: front ends use it, the engine never does.
 LAYERS = [
-    "errors limits",
+    "errors limits report sizes",
     "device",
-    "format",
     "codec",
+    "format",
     "space _bitmap _ledger",
-    "node tree cache _node _tree _btree _writer",
-    "io blob",
-    "log reaper catalog transaction store",
-    "kv fs volume diff stream check",
+    "_node _writer _tree",
+    "blockio blob treediff",
+    "log reaper catalog session transaction engine",
+    "kv fs volume diff stream check usage",
+    "store",
     "__init__",
     "cli mount serve __main__",
 ]

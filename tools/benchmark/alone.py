@@ -147,7 +147,7 @@ def diff(images: Images) -> dict[str, float]:
     engine.store.snapshot(after)
 
     def run() -> None:
-        found = {change.key for change in engine.store.diff(before, after)}
+        found = {change.path for change in engine.store.diff(before, after)}
         if found != {key for key, _ in changed}:
             raise RuntimeError(f"diff found {len(found)} changes, not the {CHANGED} that were made")
 
@@ -165,14 +165,14 @@ def open_after_kill(images: Images) -> dict[str, float]:
         command = [sys.executable, str(Path(__file__).with_name("writer.py")), str(image), DATASET]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout
-            for _ in range(COMMITS_BEFORE_KILL):
-                writer.stdout.readline()
+            acknowledged = [writer.stdout.readline() for _ in range(COMMITS_BEFORE_KILL)]
             writer.kill()
-            last = writer.stdout.read().split(b"\n")[-2]
+            acknowledged += writer.stdout.readlines()
+        whole = [line.rstrip(b"\n") for line in acknowledged if line.endswith(b"\n")]
         start = time.perf_counter()
         store = cowfs.open(image, "w")
         spent.append(time.perf_counter() - start)
-        if last not in store[DATASET]:
+        if len(whole) < COMMITS_BEFORE_KILL or not all(key in store[DATASET] for key in whole):
             raise RuntimeError("an acknowledged commit was lost")
         store.close()
     return {"open": median(spent) * MILLI}
