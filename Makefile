@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 
 COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
@@ -18,17 +17,19 @@ help: ## Show this list
 
 venv: $(BUILT) ## Set up .venv with cowfs in place and all tools (the other targets do this too)
 
-$(INSTALLED): pyproject.toml setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "cowfs needs Python 3.11 or newer; '$(PYTHON)' is older or missing. Name another: make PYTHON=python3.12"; exit 1; }
-	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "Installing cowfs and its tools into $(VENV)"
-	@rm -rf build
-	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[dev,bench]'
-	@touch $@
+define INSTALL
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "cowfs needs Python 3.11 or newer; '$(PYTHON)' is older or missing. Name another: make PYTHON=python3.12"; exit 1; }
+@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+@echo "Installing cowfs and its tools into $(VENV)"
+@rm -rf build
+@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[dev,bench]'
+endef
 
-$(BUILT): $(INSTALLED) $(COMPILED)
-	@$(RUN) setup.py --quiet build_ext --inplace
+COMPILE = @$(RUN) setup.py --quiet build_ext --inplace
+
+$(BUILT): pyproject.toml setup.py $(COMPILED)
+	$(if $(filter pyproject.toml setup.py,$?),$(INSTALL),$(COMPILE))
 	@touch $@
 
 demo: $(BUILT) ## The main job from end to end, on the standard library's files

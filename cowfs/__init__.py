@@ -30,13 +30,18 @@ from .errors import (
     ReadOnlyError,
     UsageError,
 )
+from .fs import FS
+from .kv import KV
 from .report import Change, Entry, Fault, Report, SpaceReport
 from .store import Store, open, open_device
 from .transaction import Transaction
+from .volume import Volume
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FS",
+    "KV",
     "BusyError",
     "Change",
     "ClosedError",
@@ -52,14 +57,15 @@ __all__ = [
     "KindError",
     "NotFoundError",
     "OutOfSpaceError",
-    "ReadOnlyError",
     "Parameters",
+    "ReadOnlyError",
     "Reader",
     "Report",
     "SpaceReport",
     "Store",
     "Transaction",
     "UsageError",
+    "Volume",
     "open",
     "open_device",
 ]

@@ -10,6 +10,7 @@ cdef class Ledger:
     cdef uint64_t* freed
     cdef Py_ssize_t freed_n
     cdef Py_ssize_t freed_room
+    cdef readonly uint64_t freed_blocks
     cdef list young
     cdef public bint reuse_own
     cdef public list own_freed

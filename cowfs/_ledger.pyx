@@ -79,6 +79,7 @@ cdef class Ledger:
             self.freed_room = room
         self.freed[self.freed_n] = (block << 16) | blocks
         self.freed_n += 1
+        self.freed_blocks += blocks
         if birth > self.durable:
             self.young.append((block << 16) | blocks)
         return 0

@@ -140,6 +140,8 @@ cdef class Tree:
         self.ledger = None
 
     def __len__(self):
+        if self.closed:
+            raise ClosedError(f"{self.label}: this view or transaction has ended")
         return self.items
 
     @property

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from . import limits
 from ._tree import EXTENT, INLINE, TREE, Tree
@@ -57,6 +58,8 @@ class Blob:
         if cell is not None:
             self._kind, self._raw = cell
         self.size = cell_size((self._kind, self._raw))
+        if self._kind != TREE and tree.writable:
+            self.record_size = min(record_size, io.record_size())
         if self._kind == TREE:
             self.record_size = unpack_blob(self._raw)[2]
             if not 0 < self.record_size <= limits.RECORD_SIZE:
@@ -129,14 +132,13 @@ class Blob:
             whole[offset : offset + len(view)] = view
             self._put_small(bytes(whole))
             return
-        records = self._open_records()
         batch = _BATCH * self.record_size
         done = 0
-        while done < len(view):
-            step = min(len(view) - done, batch - (offset + done) % self.record_size)
-            self._write_records(records, view[done : done + step], offset + done)
-            done += step
-        self._store_records(records, size)
+        with self._changed_records(size) as records:
+            while done < len(view):
+                step = min(len(view) - done, batch - (offset + done) % self.record_size)
+                self._write_records(records, view[done : done + step], offset + done)
+                done += step
 
     def truncate(self, size: int) -> None:
         """Cut to `size` bytes, or grow with a hole."""
@@ -147,14 +149,13 @@ class Blob:
         if size <= self.record_size:
             self._put_small(self.pread(size, 0).ljust(size, b"\0"))
             return
-        records = self._open_records()
-        if size < self.size:
-            number, rest = divmod(size, self.record_size)
-            records.delete_range(_NUMBER.pack(number + (1 if rest else 0)), None)
-            old = self._record(records, number) if rest else b""
-            if len(old) > rest:
-                self._put_records(records, [(number, old[:rest])])
-        self._store_records(records, size)
+        with self._changed_records(size) as records:
+            if size < self.size:
+                number, rest = divmod(size, self.record_size)
+                records.delete_range(_NUMBER.pack(number + (1 if rest else 0)), None)
+                old = self._record(records, number) if rest else b""
+                if len(old) > rest:
+                    self._put_records(records, [(number, old[:rest])])
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range read as zeros; whole records in it are given back."""
@@ -169,9 +170,8 @@ class Blob:
         if stop == self.size:
             last = -(-stop // self.record_size)
         if last > first:
-            records = self._open_records()
-            records.delete_range(_NUMBER.pack(first), _NUMBER.pack(last))
-            self._store_records(records, self.size)
+            with self._changed_records(self.size) as records:
+                records.delete_range(_NUMBER.pack(first), _NUMBER.pack(last))
             edges = [(offset, first * self.record_size), (last * self.record_size, stop)]
         else:
             edges = [(offset, stop)]
@@ -208,8 +208,22 @@ class Blob:
         self._tree.put(self._key, self._raw, self._kind)
         self.size = len(whole)
 
+    @contextmanager
+    def _changed_records(self, size: int) -> Iterator[Tree]:
+        """The tree of records for writing; afterwards the cell leads to it, and has `size` bytes.
+
+        An error in between breaks the transaction: the ledger knows of what the cell does not.
+        """
+        try:
+            records = self._open_records()
+            yield records
+            self._store_records(records, size)
+        except BaseException as error:
+            self._io.broken = error
+            raise
+
     def _open_records(self) -> Tree:
-        """The tree of records, for writing; made from what is there where it is none yet."""
+        """The tree of records; made from what is there where it is none yet."""
         self._tree.touch(self._key)
         if self._kind == TREE:
             ref = unpack_blob(self._raw)[0]
@@ -308,26 +322,30 @@ def write_value(io: BlockIO, tree: Tree, key: bytes, value: bytes) -> None:
     """Put a value of any length; what was there is released."""
     if len(value) <= tree.inline_limit:
         tree.put(key, value)
-    elif len(value) <= limits.RECORD_SIZE:
+    elif len(value) <= io.record_size():
         tree.put(key, io.write_extents([value])[0], EXTENT)
     else:
         write_blob(io, tree, key, [value])
 
 
 def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | memoryview]) -> int:
-    """Put a value that comes in chunks; its size. What was there is released at the end."""
+    """Put a value that comes in chunks; its size. What was there is released at the end.
+
+    Where getting a chunk raises, nothing is put.
+    """
     records = _record_tree(io, tree, NO_REF, writable=True)
     size = 0
     number = 0
     waiting = bytearray()
-    batch = _BATCH * limits.RECORD_SIZE
+    record_size = io.record_size()
+    batch = _BATCH * record_size
 
     def store(data: bytes | bytearray | memoryview) -> None:
         nonlocal number
         view = memoryview(data)
         parts = [
-            bytes(view[i : i + limits.RECORD_SIZE])
-            for i in range(0, len(view), limits.RECORD_SIZE)
+            bytes(view[i : i + record_size])
+            for i in range(0, len(view), record_size)
         ]
         kept = [
             (_NUMBER.pack(number + i), part)
@@ -339,27 +357,31 @@ def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | mem
         for (record, _), pointer in zip(kept, pointers, strict=True):
             records.put(record, pointer, EXTENT)
 
-    for chunk in chunks:
-        size += len(chunk)
-        view = memoryview(chunk).cast("B")
-        if waiting:
-            take = min(len(view), batch - len(waiting))
-            waiting += view[:take]
-            view = view[take:]
-            if len(waiting) == batch:
-                store(waiting)
-                waiting = bytearray()
-        while len(view) >= batch:
-            store(view[:batch])
-            view = view[batch:]
-        waiting += view
-    if number == 0 and len(waiting) <= limits.RECORD_SIZE:
+    try:
+        for chunk in chunks:
+            size += len(chunk)
+            view = memoryview(chunk).cast("B")
+            if waiting:
+                take = min(len(view), batch - len(waiting))
+                waiting += view[:take]
+                view = view[take:]
+                if len(waiting) == batch:
+                    store(waiting)
+                    waiting = bytearray()
+            while len(view) >= batch:
+                store(view[:batch])
+                view = view[batch:]
+            waiting += view
+    except BaseException:
+        records.clear()
+        raise
+    if number == 0 and len(waiting) <= record_size:
         write_value(io, tree, key, bytes(waiting))
         return size
     if waiting:
         store(waiting)
     ref = records.flush(io.writer) or NO_REF
-    tree.put(key, pack_blob(ref, size, limits.RECORD_SIZE), TREE)
+    tree.put(key, pack_blob(ref, size, record_size), TREE)
     return size
 
 

@@ -33,6 +33,7 @@ class BlockIO:
         self.encoder = encoder
         self.block_size = space.block_size
         self.node_size = node_size
+        space.node_blocks = -(-node_size // space.block_size)
         self.writer = BlockWriter(
             device, space, cache, encoder.kind, compress_lz4, checksum
         )
@@ -70,6 +71,14 @@ class BlockIO:
             data = self.read(pointer, label)
             self.cache.add_record(fields.block, fields.checksum, data)
         return data
+
+    def record_size(self) -> int:
+        """Bytes of the records that a new large value should have: RECORD_SIZE, or less where free
+        space is in pieces too small for that."""
+        size = limits.RECORD_SIZE
+        while size > self.block_size and not self.space.has_run(size // self.block_size):
+            size //= 2
+        return size
 
     def write_extents(self, records: list[bytes | memoryview]) -> list[bytes]:
         """Pointers to newly placed extents, one for each record of 1 byte to RECORD_SIZE."""

@@ -20,14 +20,18 @@ from .space import Space
 _SEGMENT_SHIFT = 8
 _SEGMENT = 1 << _SEGMENT_SHIFT
 """Blocks of a segment: with 4 KiB blocks 1 MiB, long enough that its place no longer matters."""
-_STEPS = (0.25, 0.4, 0.55, 0.7)
+_FEW = 12
+"""Blocks in use in a segment that counts as empty: records of the log, which go by themselves."""
+_STEPS = (0.25, 0.4)
 """Segments at most this full are chosen: the emptiest that give enough."""
-_ENOUGH = 1 / 16
+_ENOUGH = 1 / 10
 """Part of the image that should be free in whole segments."""
 _LEAST = 1024
 """The same in blocks, for small images."""
 _SHARE = 1.0
 """Blocks copied for each block that is written anyway."""
+_LOOKS = 64
+"""Looks at all segments in the time in which as much as the whole image is written."""
 _WORTH = 64
 """Blocks that a step copies at least; smaller claims add up first."""
 
@@ -39,19 +43,33 @@ class Compaction:
         self._space = space
         self._doomed = bytearray()
         self._position: tuple[int, bytes] | None = None
+        self._ended = 0
         self._credit = 0.0
+        self._unlooked = 0
 
     def step(
-        self, written: int, datasets: Callable[[int], Iterator[tuple[int, Tree]]]
+        self,
+        txid: int,
+        durable: int,
+        written: int,
+        datasets: Callable[[int], Iterator[tuple[int, Tree]]],
     ) -> None:
-        """Copy about as much as the transaction writes (`written`, in blocks).
+        """Copy about as much as transaction `txid` writes (`written`, in blocks).
 
-        `datasets(id)` gives the trees of the transaction from that dataset's on.
+        `durable` is the newest transaction whose freed blocks are free by now; `datasets(id)` gives
+        the trees of the transaction from that dataset's on.
         """
         space = self._space
+        if self._ended and durable >= self._ended:
+            self._ended = 0
+            space.let_go()
         if self._position is None:
-            if not space.short_of_runs:
+            self._unlooked += written
+            if self._ended or not (
+                space.short_of_runs or self._unlooked * _LOOKS > space.total
+            ):
                 return
+            self._unlooked = 0
             space.short_of_runs = False
             if not self._choose():
                 return
@@ -69,20 +87,22 @@ class Compaction:
             if self._credit <= 0:
                 self._position = (dataset + 1, b"")
                 return
+        # All of it has been left; it is free once this transaction is.
         self._position = None
-        space.short_of_runs = True
+        self._ended = txid
 
     def _choose(self) -> bool:
         """Choose the segments to be emptied; False where there are enough empty ones."""
-        bitmap = self._space.bitmap
+        bitmap = self._space.settled()
         enough = max(_LEAST, int(_ENOUGH * bitmap.size))
         for step in _STEPS:
             self._doomed, gain, empty = bitmap.sparse_segments(
-                _SEGMENT_SHIFT, int(step * _SEGMENT)
+                _SEGMENT_SHIFT, _FEW, int(step * _SEGMENT)
             )
             if empty * _SEGMENT >= enough:
                 return False
             if gain >= enough:
                 self._position = (0, b"")
+                self._space.hold(self._doomed, _SEGMENT_SHIFT)
                 return True
         return False

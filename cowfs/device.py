@@ -15,7 +15,7 @@ import os
 import stat
 from typing import Protocol
 
-from .errors import BusyError, FormatError, NotFoundError, OutOfSpaceError, UsageError
+from .errors import BusyError, ClosedError, FormatError, NotFoundError, OutOfSpaceError, UsageError
 
 _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
@@ -146,6 +146,8 @@ class FileDevice:
             raise _explain(error, self.name, "grow") from error
 
     def read(self, offset: int, length: int) -> bytes:
+        if self._fd < 0:
+            raise ClosedError(f"{self.name}: the image is closed")
         data = os.pread(self._fd, length, offset)
         while len(data) < length:
             more = os.pread(self._fd, length - len(data), offset + len(data))

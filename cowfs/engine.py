@@ -298,7 +298,7 @@ class Engine:
         self._writing_thread = me
         self._writing = tx
         self.io.broken = None
-        self.io.space.purpose = NORMAL
+        self.io.space.purpose, self.io.space.freeing = NORMAL, 0
         self._release_freed()
         txid = self.log.txid + 1
         self.io.writer.begin(txid)
@@ -319,10 +319,12 @@ class Engine:
     def commit(self, tx: Transaction) -> None:
         """The commit protocol. All of the transaction's dataset trees are stored already."""
         ledger, writer, log, space = tx.ledger, self.io.writer, self.log, self.io.space
-        checkpoint = tx.checkpoint or log.due or log.txid == 0
+        checkpoint = tx.checkpoint or log.due or log.txid == 0 or self._log_crowds()
         if not (checkpoint or tx.catalog.tree.version or writer.written):
+            if tx.durable:
+                self._settle_durability()
             return
-        space.purpose = tx.purpose
+        tx.prepare_space()
         catalog_ref = tx.catalog.tree.flush(writer) or NO_REF
         tx.note_size()
 
@@ -387,29 +389,51 @@ class Engine:
             space.bitmap.mark(changed)
             raise
 
-        # 4. The record makes it real; from here on nothing may fail and be forgotten.
+        # 4. The record makes it real. Should anything go wrong from here on, nobody can tell what
+        #    reached the device, and the store takes no more writes until it is opened anew.
         record_block = writer.record_block
         durable = tx.durable or checkpoint
-        self._write_record(data, durable)
+        try:
+            writer.write_record(data)
+            if durable:
+                self.device.flush()
 
-        # 5. It becomes visible, and what it freed waits until nobody needs it.
-        young = ledger.young_bytes()
-        own = ledger.own_freed_bytes()
+            # 5. It becomes visible, and what it freed waits until nobody needs it.
+            self._publish(tx, record, space_tree, data[-CHECKSUM_SIZE:], durable)
+            if checkpoint:
+                self._write_superblock(tx.txid, record_block, record.previous, retired)
+            log.note_record(record_block, overflow)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _publish(
+        self,
+        tx: Transaction,
+        record: CommitRecord,
+        space_tree: Tree,
+        digest: bytes,
+        durable: bool,
+    ) -> None:
+        """Make a commit that is on the device the newest version."""
+        ledger, log, space = tx.ledger, self.log, self.io.space
+        freed, young = ledger.old_bytes() + ledger.own_freed_bytes(), ledger.young_bytes()
         with self._state:
             space.apply_counts(ledger.counts)
-            space.defer(tx.txid, ledger.old_bytes() + own)
+            space.defer(tx.txid, freed)
             space.defer(tx.txid, young, young=True)
             self.catalog_tree = tx.catalog.tree.fork()
             self.space_tree = space_tree
             log.txid = tx.txid
-            previous, log.checksum = log.checksum, data[-CHECKSUM_SIZE:]
+            log.checksum = digest
             log.next_block = record.next_block
             if durable:
                 self.durable_txid = tx.txid
                 log.proven_txid = max(log.proven_txid, record.durable_txid)
-        if checkpoint:
-            self._write_superblock(tx.txid, record_block, previous, retired)
-        log.note_record(record_block, overflow)
+
+    def _log_crowds(self) -> bool:
+        """Whether the log takes too much of an image of limited size."""
+        return 0 < self.io.space.reserve < 8 * self.log.records
 
     def _store_space(
         self, ledger: Ledger, changed: list[int], freed: list[bytes]
@@ -422,17 +446,6 @@ class Engine:
             write_value(self.io, tree, group_key(group), value)
         tree.flush(self.io.writer)
         return tree.fork()
-
-    def _write_record(self, data: bytes, durable: bool) -> None:
-        """Write the commit record and flush. Anything that goes wrong here is final: nobody can
-        tell what reached the device, so the store refuses writes until it is opened anew."""
-        try:
-            self.io.writer.write_record(data)
-            if durable:
-                self.device.flush()
-        except BaseException as error:
-            self.failure = error
-            raise
 
     def _write_superblock(
         self, txid: int, record_block: int, previous: bytes, retired: bytes
@@ -493,10 +506,13 @@ class Engine:
         """Make non-durable commits durable."""
         with self._writer:
             self._check_open()
-            if self.durable_txid < self.log.txid:
-                self._check_sound()
-                self._flush()
-                self.durable_txid = self.log.txid
+            self._settle_durability()
+
+    def _settle_durability(self) -> None:
+        if self.durable_txid < self.log.txid:
+            self._check_sound()
+            self._flush()
+            self.durable_txid = self.log.txid
 
     def close(self) -> None:
         """Settle the log so that the next opening is quick, and let go of the image.
@@ -615,7 +631,7 @@ class Engine:
         log = follow(device, superblock, loader.visit)
         loader.io.space.recount()
         if not readonly:
-            settle(device, log, superblock)
+            settle(device, log, superblock, loader.io.space.total)
         return cls(
             device,
             superblock,

@@ -104,9 +104,11 @@ class FileError(Error, OSError):
     def __init__(
         self, path: bytes | str = "", reason: str = "", other: bytes | str | None = None
     ) -> None:
+        super().__init__(reason)
+        # OSError's own initialiser clears these.
         self.errno = self.code
         self.strerror = reason or os.strerror(self.code)
-        super().__init__(self.strerror)
+        self.args = (self.strerror,)
         if path:
             self.at(path, other)
 

@@ -164,6 +164,28 @@ class KV(MutableMapping[bytes, bytes]):
             found: bool = tree.delete(key)
         return found
 
+    # What the mapping methods do in several steps is one transaction here.
+
+    def update(self, other: Any = (), /) -> None:  # type: ignore[override]
+        """Put all items of a mapping, or pairs, together."""
+        with self._session.writing():
+            super().update(other)
+
+    def pop(self, key: bytes, *default: Any) -> Any:
+        """Remove a key and return its value, or `default` where it is not there."""
+        with self._session.writing():
+            return super().pop(key, *default)
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """Remove and return the first item. Raises KeyError on an empty map."""
+        with self._session.writing():
+            return super().popitem()
+
+    def setdefault(self, key: bytes, default: Any = None) -> Any:
+        """The value of a key, which gets `default` where it is not there."""
+        with self._session.writing():
+            return super().setdefault(key, default)
+
     def delete_range(self, start: bytes | None = None, stop: bytes | None = None) -> int:
         """Remove start <= key < stop; how many there were. Costs no look at what is removed."""
         for bound in (start, stop):

@@ -146,7 +146,7 @@ def follow(
     for block, record, data in chain:
         if record.txid > durable and not _landed(device, record, block_size):
             break
-        if device.size() < record.total_blocks * block_size:
+        if record.txid <= durable and device.size() < record.total_blocks * block_size:
             raise FormatError(
                 f"{device.name}: cut short: {device.size():,} bytes, "
                 f"{record.total_blocks * block_size:,} expected"
@@ -169,9 +169,10 @@ def follow(
     return log
 
 
-def settle(device: Device, log: Log, found: Superblock) -> None:
+def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> None:
     """Before the first write to an image that was not closed: what was found becomes durable for
     good, and what was in flight and did not arrive whole is wiped, lest later writes complete it.
+    The file gets its size, if its growth was all that did not arrive.
 
     Without this, the first transactions could overwrite blocks by which the newest commit proves
     itself, or through which the superblock leads to it.
@@ -180,6 +181,8 @@ def settle(device: Device, log: Log, found: Superblock) -> None:
     tail = device.read(log.next_block * block_size, block_size)
     if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
         device.write(log.next_block * block_size, bytes(block_size))
+    if device.size() < total_blocks * block_size:
+        device.resize(total_blocks * block_size)
     device.flush()
     if log.superblock != found or log.proven_txid < log.txid:
         log.superblock = replace(

@@ -35,7 +35,7 @@ _GROW_STEP = 256
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
-_FULL = 0.65
+_FULL = 0.62
 """A growing image grows, rather than fill small gaps, while more of it than this is in use."""
 
 
@@ -55,7 +55,13 @@ class Space:
         self.pending: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
         self.pending_blocks = 0
+        self.held: bytes = b""
+        """Free runs in places that compaction empties: nothing new goes there meanwhile."""
         self.purpose = NORMAL
+        self.freeing = 0
+        """Blocks that the transaction in progress frees; see Transaction.prepare_space."""
+        self.node_blocks = 1
+        """Blocks of a full node."""
         self.short_of_runs = False
         """Whether a run as long as wanted was not to be had since compaction last looked."""
         self._near = 0
@@ -93,14 +99,21 @@ class Space:
         goal = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             floor = (self.reserve, self.reserve // 2, 0)[self.purpose]
+            if self.held and self.free - floor < goal:
+                self.let_go()
             spare = self.free - floor
-            if spare < minimum:
+            if spare < minimum or (self.purpose == NORMAL and not self._leaves_runs(minimum)):
                 raise self._full()
             goal = min(goal, spare)
         start, length = self.bitmap.search(self._near, goal)
         self.short_of_runs = self.short_of_runs or not length
-        if not length and (self.used - self.pending_blocks > _FULL * self.total):
+        if not length and (
+            self.used - self.pending_blocks - self.freeing > _FULL * self.total
+        ):
             start, length = self._grow(goal)
+        if not length and self.held and self.bitmap.search(self._near, minimum)[1] == 0:
+            self.let_go()
+            start, length = self.bitmap.search(self._near, goal)
         while not length and goal > minimum:
             goal = max(minimum, goal // 4)
             start, length = self.bitmap.search(self._near, goal)
@@ -111,6 +124,20 @@ class Space:
         self.used += self.bitmap.set(start, length)
         self._near = start + length
         return start, length
+
+    def _leaves_runs(self, blocks: int) -> bool:
+        """Whether the reserve will still be there in runs that a node fits in: free blocks that lie
+        one by one would be no help for deleting."""
+        if self.free > 8 * self.reserve:
+            return True
+        runs: int = self.bitmap.clear_in_runs(self.node_blocks)
+        return runs + self.limit - self.total - blocks >= self.reserve
+
+    def has_run(self, blocks: int) -> bool:
+        """Whether so many blocks are to be had in one run. Always true while there is plenty."""
+        if not self.limit or self.free > self.limit // 4:
+            return True
+        return self.limit - self.total >= blocks or bool(self.bitmap.search(self._near, blocks)[1])
 
     def _grow(self, blocks: int) -> tuple[int, int]:
         """A run of fresh blocks at the end; (0, 0) where the limit is reached."""
@@ -164,8 +191,30 @@ class Space:
                 self.used -= self.bitmap.clear_packed(freed)
                 self.pending_blocks -= packed_blocks(freed)
 
+    def hold(self, marks: bytearray, shift: int) -> None:
+        """Hand nothing out in the marked segments (of 1 << `shift` blocks) until `let_go`."""
+        runs = self.bitmap.fill_segments(marks, shift)
+        self.held = pack_runs(runs)
+        blocks = sum(length for _, length in runs)
+        self.used += blocks
+        self.pending_blocks += blocks
+
+    def let_go(self) -> None:
+        """Make what is held free again."""
+        held, self.held = self.held, b""
+        self.used -= self.bitmap.clear_packed(held)
+        self.pending_blocks -= packed_blocks(held)
+
+    def settled(self) -> Bitmap:
+        """The map as it will be once everything that waits is free."""
+        settled = self.bitmap.copy()
+        for packed in self.waiting():
+            settled.clear_packed(packed)
+        return settled
+
     def waiting(self) -> Iterator[bytes]:
         """What is free for good and not reusable yet."""
+        yield self.held
         for queue in (self.pending, self.young):
             for _, freed in queue:
                 yield freed
@@ -197,8 +246,8 @@ class Space:
 
         `freed` and `counts` are those of the transaction that makes the checkpoint.
         """
-        settled = self.bitmap.copy()
-        for packed in (*self.waiting(), *freed):
+        settled = self.settled()
+        for packed in freed:
             settled.clear_packed(packed)
         groups = sorted(set(changed) | set(settled.clean()))
         by_group: dict[int, list[tuple[int, int]]] = {group: [] for group in groups}

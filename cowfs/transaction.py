@@ -240,9 +240,10 @@ class Transaction:
             self.store.abandon(self)
             self._finish()
 
-    def reclaim(self, budget: int = limits.REAP_BLOCKS) -> bool:
+    def reclaim(self, budget: int | None = None) -> bool:
         """Go on destroying what earlier transactions left; True while something remains."""
         self._destroys = True
+        budget = limits.REAP_BLOCKS if budget is None else budget
         for number, stack in list(self.catalog.drops()):
             budget = release(self.io, self.ledger, stack, budget)
             self.catalog.put_drop(number, stack)
@@ -250,12 +251,15 @@ class Transaction:
                 break
         return any(True for _ in self.catalog.drops())
 
-    @property
-    def purpose(self) -> int:
-        """How far into the reserve of space this transaction may go."""
+    def prepare_space(self) -> None:
+        """Tell the allocator what this transaction is about, before it stores something: how far
+        into the reserve it may go, and what it gives back."""
+        space = self.io.space
+        space.freeing = self.ledger.freed_blocks
         if self.ledger.grows:
-            return NORMAL
-        return DESTROYING if self._destroys else DELETING
+            space.purpose = NORMAL
+        else:
+            space.purpose = DESTROYING if self._destroys else DELETING
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -286,7 +290,7 @@ class Transaction:
         if "@" in name:
             return self.catalog.resolve(name)
         root, tree = self._open_root(name)
-        self.io.space.purpose = self.purpose
+        self.prepare_space()
         ref = tree.flush(self.io.writer)
         if ref != root.ref:
             root = replace(root, ref=ref)
@@ -298,7 +302,9 @@ class Transaction:
         """Copy some nodes out of sparse places along with what is written anyway."""
         written = (self.io.writer.written + self.ledger.dirty) // self.io.block_size
         if written:
-            self.store.compaction.step(written, self._trees_from)
+            self.store.compaction.step(
+                self.txid, self.store.durable_txid, written, self._trees_from
+            )
 
     def _trees_from(self, dataset: int) -> Iterator[tuple[int, Tree]]:
         """(dataset id, tree) of each dataset from this id on."""
@@ -323,7 +329,7 @@ class Transaction:
 
     def _spill(self) -> None:
         """Store what is dirty now, to keep memory bounded. Called by a tree that is written to."""
-        self.io.space.purpose = self.purpose
+        self.prepare_space()
         for _, tree in self._open.values():
             tree.flush(self.io.writer)
         self.note_size()

@@ -62,14 +62,28 @@ def _walk(engine: Engine, root: bytes, visited: set[int] | None) -> Iterator[int
                 continue
             visited.add(pointer.block)
         yield pointer.blocks(block_size) * block_size
-        if len(ref) < REF_SIZE or (pointer.level == 0 and not unpack_summary(ref).outside):
-            continue
-        level, items = node_items(engine.io, engine.io.node_size, ref, "")
-        for _, kind, value in items:
-            if level or kind == EXTENT:
-                stack.append(value)
-            elif kind != INLINE and value[:REF_SIZE] != NO_REF:
-                stack.append(value[:REF_SIZE])
+        if len(ref) == REF_SIZE and (pointer.level or unpack_summary(ref).outside):
+            stack.extend(_below(engine, ref))
+
+
+def _below(engine: Engine, ref: bytes, done: int = 0) -> Iterator[bytes]:
+    """What a node points to, from its item number `done` on."""
+    level, items = node_items(engine.io, engine.io.node_size, ref, "")
+    for _, kind, value in items[done:]:
+        if level or kind == EXTENT:
+            yield value
+        elif kind != INLINE and value[:REF_SIZE] != NO_REF:
+            yield value[:REF_SIZE]
+
+
+def _rest(engine: Engine, ref: bytes, done: int) -> Iterator[int]:
+    """Bytes of each block that is still to be released of a subtree that is being destroyed."""
+    if done == 0:
+        yield from _walk(engine, ref, None)
+        return
+    yield unpack_pointer(ref).blocks(engine.io.block_size) * engine.io.block_size
+    for below in _below(engine, ref, done):
+        yield from _walk(engine, below, None)
 
 
 def space_report(engine: Engine) -> SpaceReport:
@@ -81,7 +95,7 @@ def space_report(engine: Engine) -> SpaceReport:
             size
             for _, stack in catalog.drops()
             for ref, done in stack
-            for size in (_walk(engine, ref, None) if done == 0 else [0])
+            for size in _rest(engine, ref, done)
         )
         own = sum(length for _, length in engine.own_blocks(pending=False))
         trees = sum(

@@ -8,12 +8,15 @@ end is in `run`: an exit code, and for a failure one line on stderr.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
+from cowfs import __version__
 from cowfs.errors import Error, UsageError
 
 from .command import Settings, common_options
@@ -104,12 +107,7 @@ def _close(name: str, names: list[str]) -> str:
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"cowfs {version('cowfs')}")
-        except PackageNotFoundError:  # run from a source tree that nobody installed
-            print("cowfs (not installed)")
+        print(f"cowfs {__version__}")
         ctx.exit()
 
 
@@ -182,14 +180,14 @@ def _invoke(arguments: Sequence[str], settings: Settings) -> int:
 
 
 def _fail(settings: Settings, message: str, code: int) -> int:
-    if settings.debug:
-        import traceback
-
-        traceback.print_exc()
     line = " ".join(message.split("\n"))
     try:
+        if settings.debug:
+            import traceback
+
+            traceback.print_exc()
         print(f"cowfs: {line}", file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:  # nobody to tell
         _silence(sys.stderr)
     return code
 
@@ -211,13 +209,38 @@ def _silence(stream: object) -> None:
         os.close(sink)
 
 
+def _open_standard_streams() -> None:
+    """Have all three, and a standard output that loses nothing.
+
+    One that was closed by whoever started this would be given to the image, and get what is meant
+    for people; instead it fails on use. Without a buffer (PYTHONUNBUFFERED), Python drops what a
+    full disk does not take at once. File names are bytes: what is no text goes out as it is.
+    """
+    for fd, useless in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, useless)
+    sys.stdin = sys.stdin or _open_text(0, "r")
+    sys.stdout = _open_text(1, "w")
+    sys.stderr = sys.stderr or _open_text(2, "w")
+
+
+def _open_text(fd: int, mode: str) -> TextIO:
+    stream = os.fdopen(fd, mode, -1, "utf-8", "surrogateescape", "\n", closefd=False)
+    assert isinstance(stream, io.TextIOWrapper)
+    return stream
+
+
 def main() -> None:
     """The program `cowfs`."""
-    for stream in (sys.stdout, sys.stderr):
-        # File names are bytes; those that are no text go out as they are.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="surrogateescape")
+    _open_standard_streams()
     code = run(sys.argv[1:])
     if code == INTERRUPTED:
         # At once: without waiting for what threads still have in hand. An image needs no goodbye.
         os._exit(code)
+    try:
+        sys.stdout.flush()
+    except OSError:  # as was said already
+        _silence(sys.stdout)
     sys.exit(code)

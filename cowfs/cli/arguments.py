@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.types import StringParamType
 
 import cowfs
 from cowfs.errors import Error, UsageError
-from cowfs.sizes import parse_size
+from cowfs.sizes import parse_size, show_size
 
 from .escapes import read_hex, read_text
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-class DatasetName(click.ParamType):
+if TYPE_CHECKING:
+    IntegerType = click.ParamType[int]
+else:  # generic since click 8.2 only
+    IntegerType = click.ParamType
+
+
+class DatasetName(StringParamType):
     """A dataset or snapshot; the library checks it, completion offers what the image has."""
 
     name = "dataset"
@@ -32,18 +41,24 @@ class DatasetName(click.ParamType):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-class Size(click.ParamType):
-    """Bytes, written as people write sizes."""
+class Size(IntegerType):
+    """Bytes, written as people write sizes; where only some are allowed, one of these."""
 
     name = "size"
+
+    def __init__(self, allowed: Sequence[int] = ()) -> None:
+        self.allowed = allowed
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
         try:
-            return parse_size(value)
+            size = parse_size(value)
         except UsageError as error:
             self.fail(str(error), param, ctx)
+        if self.allowed and size not in self.allowed:
+            self.fail(f"{value}: allowed are {', '.join(map(show_size, self.allowed))}", param, ctx)
+        return size
 
 
 image_argument = click.argument("image", type=click.Path(), metavar="IMAGE")
@@ -52,7 +67,9 @@ bytes_option = click.option("--bytes", "exact", is_flag=True, help="Show exact n
 hex_option = click.option("--hex", "as_hex", is_flag=True, help="Keys and values are hex digits.")
 
 
-def dataset_argument(name: str = "dataset", metavar: str = "DATASET", **attributes: Any) -> Any:
+def dataset_argument(
+    name: str = "dataset", metavar: str = "DATASET", **attributes: Any
+) -> Callable[[F], F]:
     """An argument that names one or more datasets or snapshots."""
     return click.argument(name, type=DatasetName(), metavar=metavar, **attributes)
 

@@ -11,7 +11,7 @@ from .output import raw_stdout
 from .places import PlaceName, need_place, read
 
 
-@command("cat", "Write files to standard output, one after the other.")
+@command("cat", "Write files to standard output.")
 @click.argument("places", type=PlaceName(), metavar="PLACE...", nargs=-1, required=True)
 def run(places: tuple[str, ...]) -> None:
     for text in places:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 
 import cowfs
@@ -23,15 +25,15 @@ from .progress import progress_bar
 @click.pass_obj
 def run(settings: Settings, image: str, as_json: bool) -> None:
     with cowfs.open(image, "r") as store:
-        with progress_bar(settings, "checking") as progress:
-            report = store.check(progress=progress)
+        with progress_bar(settings) as begin:
+            report = store.check(progress=begin("checking"))
         print_report(image, report, as_json)
 
 
 def print_report(image: str, report: cowfs.Report, as_json: bool) -> None:
     """What was found; ends the program with exit code 1 where that was a fault."""
     if as_json:
-        print_json(report)
+        print_json({"ok": report.ok, **dataclasses.asdict(report)})
     for fault in report.faults if not as_json else ():
         print(fault)
     if not report.ok:

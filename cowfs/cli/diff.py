@@ -24,7 +24,8 @@ WORDS = {"+": "added", "-": "removed", "M": "modified", "R": "renamed"}
 
 @command(
     "diff",
-    "Show what changed between two snapshots, or from a snapshot to the head.\n\n"
+    "Show what changed between two snapshots.\n\n"
+    "From a snapshot to what its dataset is now, where only one is named. "
     "A line each: + added, - removed, M modified, R renamed; by path for files, by key for keys "
     "and values, by range of bytes for volumes. Its cost is that of what differs. The exit code "
     "is 0 where nothing differs, 1 where something does, 2 on trouble.",

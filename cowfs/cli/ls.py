@@ -60,7 +60,7 @@ def print_long(fs: FS, names: list[tuple[bytes, bytes]], exact: bool) -> None:
                 str(status.st_nlink),
                 user_name(status.st_uid),
                 group_name(status.st_gid),
-                show_bytes(status.st_size, exact),
+                "-" if stat.S_ISDIR(status.st_mode) else show_bytes(status.st_size, exact),
                 datetime.fromtimestamp(status.st_mtime).strftime("%Y-%m-%d %H:%M"),
                 shown,
             ]

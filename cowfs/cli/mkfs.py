@@ -9,6 +9,7 @@ import stat
 import click
 
 import cowfs
+from cowfs import limits
 from cowfs.errors import ExistsError, UsageError
 
 from .arguments import Size, image_argument
@@ -22,14 +23,14 @@ log = logging.getLogger(__name__)
 @click.option("--size", type=Size(), help="Largest size of the image, as 10G.")
 @click.option(
     "--block-size",
-    type=Size(),
+    type=Size(limits.BLOCK_SIZES),
     default="4K",
     show_default=True,
     help="What space is given out in: 4K, 8K, 16K, 32K or 64K.",
 )
 @click.option(
     "--node-size",
-    type=Size(),
+    type=Size(limits.NODE_SIZES),
     default="8K",
     show_default=True,
     help="Size of a tree's nodes: 4K, 8K, 16K or 32K.",

@@ -38,22 +38,20 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
-def record(value: Any) -> Any:
-    """A dataclass of the library, or a part of one, as JSON has it."""
+def _encode(value: object) -> object:
+    """Records of the library, and what is in them, as JSON has it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: record(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):
         return show_text(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, list | tuple):
-        return [record(item) for item in value]
-    return value
+    raise TypeError(f"{value!r} in a record")
 
 
 def print_json(value: Any) -> None:
     """One object, indented."""
-    print(json.dumps(record(value), indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_encode))
 
 
 def print_json_array(values: Iterable[Any]) -> None:
@@ -61,7 +59,7 @@ def print_json_array(values: Iterable[Any]) -> None:
     write = sys.stdout.write
     separator = "["
     for value in values:
-        write(f"{separator}\n{json.dumps(record(value), ensure_ascii=False)}")
+        write(f"{separator}\n{json.dumps(value, ensure_ascii=False, default=_encode)}")
         separator = ","
     write("[]\n" if separator == "[" else "\n]\n")
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import click
+from click.types import StringParamType
 
 import cowfs
 from cowfs import Store
@@ -39,7 +40,8 @@ class Place:
         parts = self.rest.split("/")
         for count in range(len(parts), 0, -1):
             name = "/".join(parts[:count])
-            if name.partition("@")[0] in store:
+            dataset, _, snapshot = name.partition("@")
+            if dataset in store and "/" not in snapshot:
                 return name, b"/" + os.fsencode("/".join(parts[count:])).lstrip(b"/")
         dataset = parts[0].partition("@")[0]
         if not dataset:
@@ -106,10 +108,11 @@ def naming(store: Store, name: str) -> Iterator[None]:
     try:
         yield
     except FileError as error:
-        raise type(error)(f"{store.path}:{name}{error.filename}", error.strerror or "") from error
+        error.at(f"{store.path}:{name}{error.filename or ''}", error.filename2)
+        raise
 
 
-class PlaceName(click.ParamType):
+class PlaceName(StringParamType):
     """A place; completion offers images and host files, and within an image its datasets."""
 
     name = "place"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,24 +12,32 @@ from .command import Settings
 Progress = Callable[[int, int], None]
 """Takes the bytes done and the bytes to do."""
 
+INTERVAL_S = 0.05
+"""Shortest time between two changes of the bar."""
+
+LABEL = 30
+"""Most characters of a label; its end matters more than its beginning."""
+
 
 @contextmanager
-def progress_bar(settings: Settings, label: str) -> Iterator[Progress | None]:
-    """A function to call with the state of the work, or None where nobody would see it."""
+def progress_bar(settings: Settings) -> Iterator[Callable[[str], Progress | None]]:
+    """Yields what begins a piece of work under a label, and gives the function that is to be
+    called with its state; None where nobody would see it."""
     if settings.quiet or not sys.stderr.isatty():
-        yield None
+        yield lambda label: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         DownloadColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.progress import Progress as Bar
 
-    with Progress(
+    with Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
@@ -37,5 +46,19 @@ def progress_bar(settings: Settings, label: str) -> Iterator[Progress | None]:
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task("", total=None)
+        shown = 0.0
+
+        def show(done: int, total: int) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown >= INTERVAL_S:
+                shown = now
+                bar.update(task, completed=done, total=total)
+
+        def begin(label: str) -> Progress:
+            text = label if len(label) <= LABEL else f"…{label[1 - LABEL :]}"
+            bar.reset(task, description=escape(text), total=None)
+            return show
+
+        yield begin

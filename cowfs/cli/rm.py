@@ -6,7 +6,7 @@ import stat
 
 import click
 
-from cowfs.errors import PathIsADirectoryError
+from cowfs.errors import PathInvalidError, PathIsADirectoryError
 from cowfs.fs import FS
 
 from .command import command
@@ -24,9 +24,11 @@ def run(places: tuple[str, ...], recursive: bool) -> None:
 
 
 def remove(fs: FS, path: bytes, recursive: bool) -> None:
+    if not path.strip(b"/"):
+        raise PathInvalidError(path, "is all of the dataset; 'cowfs destroy' removes that")
     if not stat.S_ISDIR(fs.lstat(path).st_mode):
         fs.unlink(path)
     elif not recursive:
         raise PathIsADirectoryError(path, "is a directory; rm -r removes it and all in it")
     else:
-        fs.rmtree(path)
+        fs.remove_tree(path)

@@ -23,6 +23,6 @@ from .progress import progress_bar
 @click.pass_obj
 def run(settings: Settings, image: str, as_json: bool) -> None:
     with cowfs.open(image, "r") as store:
-        with progress_bar(settings, "scrubbing") as progress:
-            report = store.scrub(progress=progress)
+        with progress_bar(settings) as begin:
+            report = store.scrub(progress=begin("scrubbing"))
         print_report(image, report, as_json)

@@ -185,5 +185,3 @@ def check_file_place(place: Place) -> None:
         raise PathIsADirectoryError
     if place.slash:
         raise PathNotADirectoryError if place.number else PathNotFoundError
-
-

@@ -195,9 +195,7 @@ class FS:
             nodes.replace(self._open_to_write(nodes, raw, OpenMode("a"), 0o644), view)
         return len(view)
 
-    def read_text(
-        self, path: AnyPath, encoding: str = "utf-8", errors: str | None = None
-    ) -> str:
+    def read_text(self, path: AnyPath, encoding: str = "utf-8", errors: str | None = None) -> str:
         """All text of a file."""
         with self.open(path, "r", encoding=encoding, errors=errors) as file:
             return cast(str, file.read())
@@ -340,9 +338,7 @@ class FS:
             total, free = total + grow, free + grow
             available = free
         flags = os.ST_RDONLY if self.readonly else 0
-        return os.statvfs_result(
-            (block, block, total, free, available, 0, 0, 0, flags, NAME_MAX)
-        )
+        return os.statvfs_result((block, block, total, free, available, 0, 0, 0, flags, NAME_MAX))
 
     # --- directories ----------------------------------------------------------------------------
 
@@ -404,6 +400,8 @@ class FS:
             place = locate(nodes, raw, follow=False, entry=True)
             if place.kind == DIRECTORY:
                 raise PathIsADirectoryError
+            if place.slash and place.number != NO_INODE:
+                raise PathNotADirectoryError
             nodes.unlink(place.parent, place.name, self._files.keep)
 
     def rename(self, source: AnyPath, target: AnyPath) -> None:
@@ -437,9 +435,7 @@ class FS:
         raw, leads_to = encode(path), encode(target)
         with self._write(raw) as nodes:
             place = self._new_place(nodes, raw)
-            nodes.create(
-                place.parent, place.name, stat.S_IFLNK | 0o777, *_owner(), target=leads_to
-            )
+            nodes.create(place.parent, place.name, stat.S_IFLNK | 0o777, *_owner(), target=leads_to)
 
     @overload
     def readlink(self, path: StrPath) -> str: ...
@@ -460,7 +456,7 @@ class FS:
         self._make(path, stat.S_IFIFO, mode)
 
     def mknod(self, path: AnyPath, mode: int = 0o644, device: int = 0) -> None:
-        """An empty file, fifo, socket or device node by the type in `mode`; a name and its state."""
+        """An empty file, fifo, socket or device, by the type in `mode`: a name and its state."""
         kind = stat.S_IFMT(mode) or stat.S_IFREG
         if kind in (stat.S_IFDIR, stat.S_IFLNK) or not 0 <= device < 1 << 64:
             raise PathInvalidError(encode(path), "mknod makes files, fifos, sockets and devices")
@@ -476,9 +472,7 @@ class FS:
             number, _ = resolve(nodes, raw, follow=follow_symlinks)
             nodes.set_attributes(number, mode=mode)
 
-    def chown(
-        self, path: AnyPath, uid: int, gid: int, *, follow_symlinks: bool = True
-    ) -> None:
+    def chown(self, path: AnyPath, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
         """Change owner and group; -1 leaves one as it is."""
         raw = encode(path)
         with self._write(raw) as nodes:
@@ -638,18 +632,14 @@ class FS:
         ):
             return None
 
-    def _open_to_write(
-        self, nodes: Inodes, raw: bytes, mode: OpenMode, permissions: int
-    ) -> int:
+    def _open_to_write(self, nodes: Inodes, raw: bytes, mode: OpenMode, permissions: int) -> int:
         """The number of the file at `raw`, made or emptied as `mode` wants it."""
         _check_mode(permissions)
         place = locate(nodes, raw, follow=not mode.exclusive)
         if place.kind == DIRECTORY or (place.slash and place.number == NO_INODE):
             raise PathExistsError if mode.exclusive else PathIsADirectoryError
         if place.number == NO_INODE:
-            return nodes.create(
-                place.parent, place.name, stat.S_IFREG | permissions, *_owner()
-            )
+            return nodes.create(place.parent, place.name, stat.S_IFREG | permissions, *_owner())
         if mode.exclusive:
             raise PathExistsError
         _need_regular(place.kind)
@@ -726,8 +716,10 @@ def make_stat(nodes: Inodes, number: int, inode: Inode) -> Stat:
     blocks = 0
     if inode.is_regular:
         blob: Blob = nodes.blob(number)
-        blocks = -(-(blob.stored() or blob.size) // 512) if blob.size <= RECORD_SIZE else (
-            blob.stored() // 512
+        blocks = (
+            -(-(blob.stored() or blob.size) // 512)
+            if blob.size <= RECORD_SIZE
+            else (blob.stored() // 512)
         )
     return Stat(
         st_mode=inode.mode,
@@ -761,9 +753,7 @@ def _check_mode(mode: int) -> None:
 
 def _nanoseconds(times: tuple[float, float]) -> tuple[int, int]:
     """Exact for whole seconds, and to the precision of a float else."""
-    first, second = (
-        int(t) * 1_000_000_000 + round((t - int(t)) * 1_000_000_000) for t in times
-    )
+    first, second = (int(t) * 1_000_000_000 + round((t - int(t)) * 1_000_000_000) for t in times)
     return first, second
 
 

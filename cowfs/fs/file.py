@@ -1,8 +1,8 @@
 """Open files: the raw layer that the standard library's io classes stand on.
 
 A file is held by its inode number, so it stays the same file however its names change. Each call
-goes through the dataset's session: on a store directly, a write is a durable transaction of its own,
-which is why `wrap` puts a large buffer before it.
+goes through the dataset's session: on a store directly, a write is a durable transaction of its
+own, which is why `wrap` puts a large buffer before it.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def wrap(
     if mode.binary:
         return buffered
     text = io.TextIOWrapper(buffered, encoding or "utf-8", errors, newline, buffering == 1)
-    text.mode = raw.mode.replace("b", "")
+    text.mode = raw.mode.replace("b", "")  # type: ignore[misc]
     return text
 
 

@@ -5,17 +5,17 @@ belongs to one file is together. Inode 1 is the root; number 0 holds what belong
 
     key                                  value
     0       | COUNTER                    the next inode number, u64
-    0       | ORPHAN | inode u64         empty: removed while open, to be deleted with the last close
+    0       | ORPHAN | inode u64         empty: removed while open, deleted with the last close
     inode   | INODE                      the packed inode
     inode   | XATTR  | name              value of an extended attribute
     inode   | ENTRY  | name              directory entry: inode u64, file type u8
     inode   | DATA                       content of a file, target of a symbolic link
     inode   | NAME   | parent u64 | name empty: one for each hard link, the way back to the root
 
-Invariants: every ENTRY has its NAME and the other way round; `nlink` of what is no directory is the
-number of its NAMEs, that of a directory 2 and one for each directory in it; `size` of a directory is
-the number of its ENTRYs, of all else the length of its DATA; numbers are never used twice. A tree
-without a root inode is an empty file system. docs/format.md describes the bytes.
+Invariants: every ENTRY has its NAME and the other way round; `nlink` of what is no directory is
+the number of its NAMEs, that of a directory 2 and one for each directory in it; `size` of a
+directory is the number of its ENTRYs, of all else the length of its DATA; numbers are never used
+twice. A tree without a root inode is an empty file system. docs/format.md describes the bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Files by inode number: every operation of the file system, without paths and without locks.
 
-`Inodes` is a thin view of one tree, made anew for each operation; it holds no state of its own. Paths
-are `paths.py`'s business, sessions and open files that of `dataset.py`; a mount calls what is here.
+`Inodes` is a thin view of one tree, made anew for each operation; it holds no state of its own.
+Paths are `paths.py`'s business, sessions and open files that of `dataset.py`; a mount calls what is
+here.
 
 Each method that changes something checks everything first, so that what it refuses leaves no trace.
 Numbers that lead nowhere are stale (`StaleFileError`): they are never used twice, so whoever holds
@@ -73,7 +74,7 @@ CHUNK = 4 * MIB
 
 _COUNTER_KEY = make_key(NO_INODE, COUNTER)
 _DOOMED = 4096
-"""Inodes that are gathered before they are deleted, many with one step where they are neighbours."""
+"""Inodes gathered before they are deleted, neighbours in one step."""
 
 Entry = tuple[bytes, int, int]
 """Name, inode number, file type."""
@@ -341,9 +342,7 @@ class Inodes:
         for key in self.tree.items_between(start, stop, what=1):
             yield int.from_bytes(key[KEY_SIZE:], "big")
 
-    def drop_name(
-        self, number: int, parent: int, name: bytes, keep: Keep = _keep_nothing
-    ) -> None:
+    def drop_name(self, number: int, parent: int, name: bytes, keep: Keep = _keep_nothing) -> None:
         """Take a name from a file, and delete it with the last one; the entry is the caller's."""
         inode = self.get(number)
         if inode.nlink <= 1 and not keep(number):

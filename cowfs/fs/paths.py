@@ -1,7 +1,7 @@
 """From paths to inode numbers: `.` and `..`, symbolic links and their loops, slashes at the end.
 
-Paths are `/`-separated and start at the dataset's root whether or not they begin with a slash; so do
-the absolute targets of symbolic links. `..` above the root is the root.
+Paths are `/`-separated and start at the dataset's root whether or not they begin with a slash; so
+do the absolute targets of symbolic links. `..` above the root is the root.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def locate(nodes: Inodes, raw: bytes, *, follow: bool, entry: bool = False) -> P
     """Where the path `raw` leads; with `follow`, through a symbolic link at its end.
 
     With `entry` the place itself is meant, as by rename or unlink: then a slash at the end does not
-    lead through a link either. Raises PathNotFoundError, PathNotADirectoryError, SymlinkLoopError.
+    lead through a link either, and whether a directory is there is for the caller to see. Raises PathNotFoundError, PathNotADirectoryError, SymlinkLoopError.
     """
     todo = raw.split(b"/")
     todo.reverse()
@@ -77,7 +77,7 @@ def locate(nodes: Inodes, raw: bytes, *, follow: bool, entry: bool = False) -> P
         part = todo.pop()
         if not part:
             slash = True
-            if kind != DIRECTORY and number:
+            if kind != DIRECTORY and number and (not entry or any(todo)):
                 raise PathNotADirectoryError
             continue
         if kind != DIRECTORY:

@@ -63,6 +63,10 @@ class DirEntry(Generic[AnyStr]):
 
     __slots__ = ("_kind", "_number", "_stat", "name", "path")
 
+    name: AnyStr
+    path: AnyStr
+    _stat: Callable[[AnyStr, bool], Stat]
+
     def __init__(
         self,
         name: AnyStr,

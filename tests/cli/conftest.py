@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import pytest
 
 from cowfs.cli import run
-
-PROGRAM = [sys.executable, "-m", "cowfs.cli"]
 
 
 @dataclass
@@ -87,10 +86,22 @@ def start() -> Iterator[Start]:
     """Begin a program; it is ended with the test."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def begin(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        running.append(subprocess.Popen([*PROGRAM, *map(str, arguments)], **options))
-        return running[-1]
+    def begin(
+        *arguments: str | Path,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        stdout: int | IO[bytes] | None = subprocess.PIPE,
+        stderr: int | IO[bytes] | None = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cowfs.cli", *map(str, arguments)],
+            bufsize=0,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        running.append(process)
+        return process
 
     yield begin
     for process in running:

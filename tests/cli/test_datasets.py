@@ -65,7 +65,7 @@ def test_mkfs_keeps_what_is_there_unless_forced(cowfs: Cowfs, image: str) -> Non
         (["--size", "0"], "size"),
         (["--size", "7.9E"], "size"),
         (["--block-size", "5000"], "4K, 8K, 16K, 32K, 64K"),
-        (["--block-size", "0"], "block size"),
+        (["--block-size", "0"], "4K, 8K, 16K, 32K, 64K"),
         (["--node-size", "1M"], "4K, 8K, 16K, 32K"),
         (["--label", "x" * 65], "label"),
     ],

@@ -101,8 +101,8 @@ def test_keys_have_1_to_1024_bytes(cowfs: Cowfs, kv: str, key: str) -> None:
         assert "1 to 1024 bytes" in cowfs.fails("put", kv, "a", key, *value, code=2).replace(
             ",", ""
         )
-    cowfs.fails("get", kv, "a", key)
-    cowfs.fails("del", kv, "a", key)
+    cowfs.fails("get", kv, "a", key, code=2)
+    cowfs.fails("del", kv, "a", key, code=2)
     cowfs("put", kv, "a", "x" * 1024, "v")
     assert cowfs("get", kv, "a", "x" * 1024).out == "v"
 

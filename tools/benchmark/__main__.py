@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import cowfs
 from benchmark import alone, cp, kv, machine
 from benchmark.engines import NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
@@ -125,7 +126,7 @@ def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> N
     finish(
         Report(
             title=f"cp, a file of {mib:,} MiB, {rounds} rounds",
-            machine=[*machine.describe(parent), CowfsEngine.describe()],
+            machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
             races=races,
             notes=CP_NOTES,
         ),

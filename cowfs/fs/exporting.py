@@ -1,0 +1,221 @@
+"""Copying from a dataset to the host: files, directories, and everything about them.
+
+Files that are there already are replaced, not written through, so that neither a hard link nor a
+symbolic link on the host leads the copy elsewhere; only the very target may be a link, or a
+device to write to. Directories get their mode and times once everything is in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..blob import Blob
+from ..limits import KIB
+from .inode import FLAG_SPARSE, SYMLINK, Inode
+from .nodes import CHUNK, Inodes
+
+_log = logging.getLogger("cowfs")
+_T = TypeVar("_T")
+
+_HOLE = 4 * KIB
+"""Bytes of the smallest hole that is made: a page, and a block of most file systems."""
+_ZEROS = bytes(_HOLE)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Export:
+    """One copy to the host."""
+
+    def __init__(self, nodes: Inodes, progress: Callable[[int, int], None] | None) -> None:
+        self._nodes = nodes
+        self._progress = progress
+        self._links: dict[int, bytes] = {}
+        self._is_root = os.geteuid() == 0
+        self._done = 0
+        self._total = 0
+
+    def run(self, number: int, target: bytes) -> None:
+        """Copy a file, or a directory with everything in it, to the host."""
+        inode = self._nodes.get(number)
+        if self._progress is not None:
+            self._total = measure(self._nodes, number)
+            self._progress(0, self._total)
+        if inode.is_directory:
+            self._walk(number, inode, target)
+        elif inode.is_regular and os.path.exists(target):
+            fd = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            try:
+                self._content(fd, number, inode, seekable=stat.S_ISREG(os.fstat(fd).st_mode))
+                if stat.S_ISREG(os.fstat(fd).st_mode):
+                    self._finish(fd, number, inode)
+            finally:
+                os.close(fd)
+        else:
+            self._file(number, inode, target)
+
+    def _walk(self, number: int, inode: Inode, target: bytes) -> None:
+        # A directory stands on the stack twice: to be gone through, and to be finished.
+        todo = [(number, inode, target, False)]
+        while todo:
+            number, inode, path, entered = todo.pop()
+            if entered:
+                self._finish(path, number, inode)
+                continue
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(path) or (os.path.islink(path) and path != target):
+                    raise
+            todo.append((number, inode, path, True))
+            for name, child, _ in self._nodes.entries(number):
+                child_inode = self._nodes.get(child)
+                child_path = os.path.join(path, name)
+                if child_inode.is_directory:
+                    todo.append((child, child_inode, child_path, False))
+                else:
+                    self._file(child, child_inode, child_path)
+
+    def _file(self, number: int, inode: Inode, path: bytes) -> None:
+        """Anything but a directory; what was there before goes."""
+        if inode.nlink > 1:
+            known = self._links.setdefault(number, path)
+            if known is not path:
+                _replacing(path, lambda: os.link(known, path, follow_symlinks=False))
+                self._report(inode.size)
+                return
+        kind = inode.mode >> 12
+        if inode.is_regular:
+            fd = _replacing(path, lambda: os.open(path, _CREATE, 0o600))
+            try:
+                self._content(fd, number, inode, seekable=True)
+                self._finish(fd, number, inode)
+            finally:
+                os.close(fd)
+            return
+        if kind == SYMLINK:
+            target = self._nodes.content(number)
+            _replacing(path, lambda: os.symlink(target, path))
+        elif stat.S_ISSOCK(inode.mode):
+            _log.warning("%s: a socket, left out", os.fsdecode(path))
+            return
+        else:
+            try:
+                _replacing(path, lambda: os.mknod(path, inode.mode & ~0o7777 | 0o600, inode.rdev))
+            except PermissionError:
+                if self._is_root or stat.S_ISFIFO(inode.mode):
+                    raise
+                _log.warning("%s: a device, which only root can make; left out", os.fsdecode(path))
+                return
+        self._finish(path, number, inode)
+
+    def _content(self, fd: int, number: int, inode: Inode, *, seekable: bool) -> None:
+        """Write what is in a file; holes stay holes where the target can have them."""
+        if inode.size <= CHUNK and not inode.flags:
+            _write_all(fd, self._nodes.content(number))
+            self._report(inode.size)
+            return
+        blob = self._nodes.blob(number)
+        if not seekable:
+            self._stream(fd, blob)
+            return
+        sparse = bool(inode.flags & FLAG_SPARSE)
+        before = 0
+        for start, stop in blob.data_ranges():
+            self._report(start - before)
+            before = stop
+            while start < stop:
+                data = blob.pread(min(CHUNK, stop - start), start)
+                if sparse:
+                    _write_sparse(fd, data, start)
+                else:
+                    _pwrite_all(fd, memoryview(data), start)
+                start += len(data)
+                self._report(len(data))
+        self._report(inode.size - before)
+        os.ftruncate(fd, inode.size)
+
+    def _stream(self, fd: int, blob: Blob) -> None:
+        for start in range(0, blob.size, CHUNK):
+            data = blob.pread(CHUNK, start)
+            _write_all(fd, data)
+            self._report(len(data))
+
+    def _finish(self, file: int | bytes, number: int, inode: Inode) -> None:
+        """Owner, attributes, mode, times: each may undo what comes after it."""
+        follow = not isinstance(file, bytes) or inode.is_directory
+        if self._is_root:
+            os.chown(file, inode.uid, inode.gid, follow_symlinks=follow)
+        for name in self._nodes.attributes(number):
+            value = self._nodes.get_attribute(number, name)
+            try:
+                os.setxattr(file, name, value, follow_symlinks=follow)
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES):
+                    raise
+                _log.warning("attribute %s left out: %s", os.fsdecode(name), error.strerror)
+        if inode.mode >> 12 != SYMLINK:
+            os.chmod(file, inode.mode & 0o7777)
+        os.utime(file, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=follow)
+
+    def _report(self, length: int) -> None:
+        if self._progress is not None:
+            self._done += length
+            self._progress(self._done, max(self._done, self._total))
+
+
+def measure(nodes: Inodes, number: int) -> int:
+    """Bytes in the regular files at and below an inode."""
+    total = 0
+    todo = [number]
+    while todo:
+        number = todo.pop()
+        inode = nodes.get(number)
+        if inode.is_directory:
+            todo.extend(child for _, child, _ in nodes.entries(number))
+        elif inode.is_regular:
+            total += inode.size
+    return total
+
+
+def _replacing(path: bytes, make: Callable[[], _T]) -> _T:
+    """Make something at `path`; a file that is there goes."""
+    try:
+        return make()
+    except FileExistsError:
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise IsADirectoryError(
+                errno.EISDIR, os.strerror(errno.EISDIR), os.fsdecode(path)
+            ) from None
+        os.unlink(path)
+        return make()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _pwrite_all(fd: int, view: memoryview, offset: int) -> None:
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view = view[done:]
+        offset += done
+
+
+def _write_sparse(fd: int, data: bytes, offset: int) -> None:
+    """Write but what is zeros: the file is empty there."""
+    view = memoryview(data)
+    start = 0
+    for at in range(0, len(data), _HOLE):
+        if data[at : at + _HOLE] == _ZEROS[: len(data) - at]:
+            if at > start:
+                _pwrite_all(fd, view[start:at], offset + start)
+            start = at + _HOLE
+    if start < len(data):
+        _pwrite_all(fd, view[start:], offset + start)
