@@ -31,7 +31,7 @@ cdef class Cache:
     cdef Py_ssize_t hand
     cdef dict by_block
     cdef void admit(self, Entry entry)
-    cdef void evict(self)
+    cdef void evict(self, Py_ssize_t room)
     cdef void forget(self, Entry entry)
 
 cdef class Node(Entry):

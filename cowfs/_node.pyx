@@ -103,9 +103,10 @@ cdef class Cache:
             self.ring.append(entry)
             self.used += entry.cost
 
-    cdef void evict(self):
+    cdef void evict(self, Py_ssize_t room):
+        """Drop entries until `room` bytes of the budget are free. No page must be in use now."""
         cdef Entry entry, last
-        while self.used > self.limit and self.ring:
+        while self.used > self.limit - room and self.ring:
             if self.hand >= len(self.ring):
                 self.hand = 0
             entry = <Entry>self.ring[self.hand]
@@ -142,12 +143,12 @@ cdef class Cache:
     def add_record(self, uint64_t block, bytes checksum, bytes data):
         """Keep the data of a record that was read or written."""
         self.admit(Record(block, checksum, data))
-        self.evict()
+        self.evict(0)
 
     def set_limit(self, Py_ssize_t limit):
         """Change the budget and keep within it."""
         self.limit = limit
-        self.evict()
+        self.evict(0)
 
     def clear(self):
         """Drop everything, as after an abandoned transaction whose blocks will be used again."""
@@ -156,7 +157,7 @@ cdef class Cache:
         for entry in self.ring:
             entry.referenced = False
         self.limit = 0
-        self.evict()
+        self.evict(0)
         self.limit = limit
 
 

@@ -174,6 +174,12 @@ cdef class Tree:
         node.set_pointer(pointer)
         return node
 
+    cdef inline void keep_budget(self):
+        """Make the cache drop what is too much, beside the dirty nodes of this transaction."""
+        cdef Py_ssize_t dirty = 0 if self.ledger is None else self.ledger.dirty
+        if self.cache.used + dirty > self.cache.limit:
+            self.cache.evict(dirty)
+
     cdef int load(self, Node node) except -1:
         """Fill an empty node from the device."""
         cdef uint8_t pointer[POINTER]
@@ -182,8 +188,7 @@ cdef class Tree:
             raise CorruptionError(self.label, node.block, f"a node of level {node.level}")
         if node.logical > <uint32_t>self.node_size:
             raise CorruptionError(self.label, node.block, f"a node of {node.logical} bytes")
-        if self.cache.used > self.cache.limit:
-            self.cache.evict()
+        self.keep_budget()
         node.write_pointer(pointer)
         page = self.source.read(PyBytes_FromStringAndSize(<char*>pointer, POINTER), self.label)
         if node.p != NULL:
@@ -309,6 +314,7 @@ cdef class Tree:
             raise ReadOnlyError(f"{self.label} is open for reading only")
         if self.ledger.dirty > self.ledger.dirty_limit:
             self.ledger.spill()
+        self.keep_budget()
         return 0
 
     cdef Node writable_copy(self, Node node):
@@ -735,8 +741,7 @@ cdef class Tree:
         cdef const uint8_t* v = <const uint8_t*>PyBytes_AS_STRING(value)
         cdef int vlen = <int>PyBytes_GET_SIZE(value)
         cdef Node node
-        if self.ledger.dirty > self.ledger.dirty_limit:
-            self.ledger.spill()
+        self.writing()
         node = self.dirty_root()
         while node.level:
             path[depth] = <PyObject*>node
@@ -934,8 +939,7 @@ cdef class Cursor:
             if tree.closed:
                 raise ClosedError(f"{tree.label}: this view or transaction has ended")
             return 0
-        if tree.cache.used > tree.cache.limit:
-            tree.cache.evict()
+        tree.keep_budget()
         if key is not None:
             k = <const uint8_t*>PyBytes_AS_STRING(key)
             klen = <int>PyBytes_GET_SIZE(key)
@@ -1009,8 +1013,7 @@ cdef class Cursor:
                     continue
                 self.slot[depth] += 1
             del self.path[depth + 1:]
-            if tree.cache.used > tree.cache.limit:
-                tree.cache.evict()
+            tree.keep_budget()
             while node.level:
                 if node.p == NULL:
                     tree.load(node)

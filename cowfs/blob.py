@@ -343,10 +343,7 @@ def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | mem
     def store(data: bytes | bytearray | memoryview) -> None:
         nonlocal number
         view = memoryview(data)
-        parts = [
-            bytes(view[i : i + record_size])
-            for i in range(0, len(view), record_size)
-        ]
+        parts = [bytes(view[i : i + record_size]) for i in range(0, len(view), record_size)]
         kept = [
             (_NUMBER.pack(number + i), part)
             for i, part in enumerate(parts)

@@ -34,9 +34,7 @@ class BlockIO:
         self.block_size = space.block_size
         self.node_size = node_size
         space.node_blocks = -(-node_size // space.block_size)
-        self.writer = BlockWriter(
-            device, space, cache, encoder.kind, compress_lz4, checksum
-        )
+        self.writer = BlockWriter(device, space, cache, encoder.kind, compress_lz4, checksum)
         self.broken: BaseException | None = None
         """Why the transaction in progress cannot commit: it placed blocks that nothing refers to."""
 

@@ -67,9 +67,7 @@ class Encoder:
         """`encode` of one record, in the calling thread."""
         return encode(data, self.kind, self.block_size)
 
-    def encode_many(
-        self, records: list[bytes | memoryview]
-    ) -> Iterable[tuple[int, bytes, bytes]]:
+    def encode_many(self, records: list[bytes | memoryview]) -> Iterable[tuple[int, bytes, bytes]]:
         """`encode` of each record, in order."""
         cores = os.cpu_count() or 1
         if len(records) < 2 or cores < 2:

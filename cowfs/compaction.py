@@ -65,9 +65,7 @@ class Compaction:
             space.let_go()
         if self._position is None:
             self._unlooked += written
-            if self._ended or not (
-                space.short_of_runs or self._unlooked * _LOOKS > space.total
-            ):
+            if self._ended or not (space.short_of_runs or self._unlooked * _LOOKS > space.total):
                 return
             self._unlooked = 0
             space.short_of_runs = False

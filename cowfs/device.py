@@ -98,12 +98,14 @@ class FileDevice:
     def __init__(self, path: str, *, writable: bool, create: bool = False, reset: bool = False):
         self.name = path
         self.writable = writable
-        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
         if create:
             flags |= os.O_CREAT
         try:
             self._fd = os.open(path, flags, 0o666)
         except FileNotFoundError:
+            if create:
+                raise NotFoundError(f"{path}: the directory does not exist") from None
             raise NotFoundError(f"{path}: no such image; make one with 'cowfs mkfs'") from None
         except IsADirectoryError:
             raise FormatError(f"{path}: is a directory, not a cowfs image") from None

@@ -83,9 +83,11 @@ class Parameters:
         if self.compression not in COMPRESSION_NAMES:
             raise UsageError(f"compression {self.compression!r}: allowed are lz4 and none")
         smallest = limits.MIN_IMAGE_BLOCKS * self.block_size
-        if self.size is not None and not smallest <= self.size <= limits.MAX_VALUE:
+        if self.size is not None and not (
+            isinstance(self.size, int) and smallest <= self.size <= limits.MAX_VALUE
+        ):
             raise UsageError(
-                f"size {self.size}: an image has {smallest} to {limits.MAX_VALUE} bytes"
+                f"size {self.size!r}: an image has {smallest} to {limits.MAX_VALUE} bytes"
             )
         check_label(self.label)
 
@@ -353,8 +355,7 @@ class Engine:
             overflow: list[bytes] = []
             if len(delta) > _INLINE_DELTA:
                 parts = [
-                    delta[i : i + _OVERFLOW_EXTENT]
-                    for i in range(0, len(delta), _OVERFLOW_EXTENT)
+                    delta[i : i + _OVERFLOW_EXTENT] for i in range(0, len(delta), _OVERFLOW_EXTENT)
                 ]
                 overflow, delta = self.io.write_extents(list(parts)), b""
             record = CommitRecord(
@@ -435,15 +436,14 @@ class Engine:
         """Whether the log takes too much of an image of limited size."""
         return 0 < self.io.space.reserve < 8 * self.log.records
 
-    def _store_space(
-        self, ledger: Ledger, changed: list[int], freed: list[bytes]
-    ) -> Tree:
+    def _store_space(self, ledger: Ledger, changed: list[int], freed: list[bytes]) -> Tree:
         """Store the space map as it is without what this writes; the new space tree."""
         tree = self.space_tree.fork(ledger)
         freed = [*freed, ledger.own_freed_bytes()]
         groups = self.io.space.checkpoint_groups(changed, freed, ledger.counts)
         for group, value in list(groups):
             write_value(self.io, tree, group_key(group), value)
+        tree.delete_range(group_key(-(-self.io.space.total // limits.GROUP_BLOCKS)))
         tree.flush(self.io.writer)
         return tree.fork()
 
@@ -463,7 +463,7 @@ class Engine:
         try:
             write_superblock(self.device, superblock)
             self.device.flush()
-        except BaseException as error:
+        except Exception as error:
             # The commit itself is durable: the log leads to it from the checkpoint before.
             self.failure = error
             _log.error("%s: writing the superblock failed: %s", self.path, error)
@@ -475,7 +475,7 @@ class Engine:
     def _flush(self) -> None:
         try:
             self.device.flush()
-        except BaseException as error:
+        except Exception as error:
             self.failure = error
             raise FailedError(
                 f"{self.path}: a flush failed ({error}); nothing of this transaction was kept, "
@@ -485,9 +485,7 @@ class Engine:
     def _release_freed(self) -> None:
         """Let go of what nobody can need any more: no reader, and no opening after a crash."""
         oldest = min((reader.txid for reader in list(self._readers.values())), default=self.txid)
-        self.io.space.release(
-            min(oldest, self.durable_txid), min(oldest, self.log.proven_txid)
-        )
+        self.io.space.release(min(oldest, self.durable_txid), min(oldest, self.log.proven_txid))
 
     def _check_open(self) -> None:
         if self._closed:

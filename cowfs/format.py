@@ -377,9 +377,7 @@ def unpack_record(data: bytes) -> CommitRecord | None:
         catalog=parts[0],
         space=parts[1],
         runs=[Run._make(run) for run in _RUN.iter_unpack(parts[2])],
-        overflow=[
-            parts[3][i : i + POINTER_SIZE] for i in range(0, len(parts[3]), POINTER_SIZE)
-        ],
+        overflow=[parts[3][i : i + POINTER_SIZE] for i in range(0, len(parts[3]), POINTER_SIZE)],
         delta=parts[4],
     )
 

@@ -166,7 +166,7 @@ class KV(MutableMapping[bytes, bytes]):
 
     # What the mapping methods do in several steps is one transaction here.
 
-    def update(self, other: Any = (), /) -> None:  # type: ignore[override]
+    def update(self, other: Any = (), /) -> None:
         """Put all items of a mapping, or pairs, together."""
         with self._session.writing():
             super().update(other)

@@ -109,9 +109,7 @@ def read_superblocks(device: Device) -> list[Superblock]:
     return [found[sequence] for sequence in sorted(found, reverse=True)]
 
 
-def follow(
-    device: Device, superblock: Superblock, visit: Callable[[CommitRecord], None]
-) -> Log:
+def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord], None]) -> Log:
     """Walk the chain from the superblock's checkpoint to its end, and `visit` each record.
 
     Raises FormatError where the image is cut short, CorruptionError where the checkpoint is gone.
@@ -185,9 +183,7 @@ def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> No
         device.resize(total_blocks * block_size)
     device.flush()
     if log.superblock != found or log.proven_txid < log.txid:
-        log.superblock = replace(
-            log.superblock, sequence=found.sequence + 1, durable_txid=log.txid
-        )
+        log.superblock = replace(log.superblock, sequence=found.sequence + 1, durable_txid=log.txid)
         write_superblock(device, log.superblock)
         device.flush()
         log.proven_txid = log.txid

@@ -15,6 +15,7 @@ pending is free, since nobody reads an old version across a restart.
 from __future__ import annotations
 
 import struct
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -35,8 +36,10 @@ _GROW_STEP = 256
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
-_FULL = 0.62
-"""A growing image grows, rather than fill small gaps, while more of it than this is in use."""
+_FULL = 0.66
+_SLACK = 2048
+"""A growing image grows, rather than fill small gaps, while more of it than this part is in use,
+but for some blocks that make small images quick."""
 
 
 class Space:
@@ -108,9 +111,10 @@ class Space:
         start, length = self.bitmap.search(self._near, goal)
         self.short_of_runs = self.short_of_runs or not length
         if not length and (
-            self.used - self.pending_blocks - self.freeing > _FULL * self.total
+            self.used - self.pending_blocks - self.freeing > _FULL * (self.total - _SLACK)
         ):
-            start, length = self._grow(goal)
+            with contextlib.suppress(OutOfSpaceError):  # of the host; smaller runs may do
+                start, length = self._grow(goal)
         if not length and self.held and self.bitmap.search(self._near, minimum)[1] == 0:
             self.let_go()
             start, length = self.bitmap.search(self._near, goal)
@@ -249,7 +253,8 @@ class Space:
         settled = self.settled()
         for packed in freed:
             settled.clear_packed(packed)
-        groups = sorted(set(changed) | set(settled.clean()))
+        counted = {block // limits.GROUP_BLOCKS for block in counts}
+        groups = sorted(set(changed) | set(settled.clean()) | counted)
         by_group: dict[int, list[tuple[int, int]]] = {group: [] for group in groups}
         for source, overlay in ((self.shared, counts), (counts, None)):
             for block, count in source.items():

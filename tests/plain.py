@@ -111,4 +111,5 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 def text(size: int, seed: int = 0) -> bytes:
     """Bytes that compress well."""
-    return (b"%d, " % (seed * 7919) * (size // 4 + 1))[:size]
+    word = b"%d, " % (seed * 7919)
+    return (word * (size // len(word) + 1))[:size]

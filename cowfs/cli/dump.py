@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
+from uuid import UUID
 
 import click
 
@@ -85,7 +86,7 @@ def print_superblocks(device: Device) -> None:
     """Identity, then a line for each slot."""
     newest = read_superblocks(device)[0]
     size = newest.block_size
-    print(f"uuid {newest.uuid.hex()}, label {newest.label!r}")
+    print(f"uuid {UUID(bytes=newest.uuid)}, label {newest.label!r}")
     print(f"made {show_time(datetime.fromtimestamp(newest.created_ns / 1e9, UTC))}")
     print(f"features {newest.compatible:#x} {newest.read_only:#x} {newest.incompatible:#x}")
     print(f"blocks of {size} bytes, nodes of {newest.node_size}")

@@ -39,7 +39,7 @@ from ..errors import (
 )
 from ..limits import RECORD_SIZE
 from ..session import Session
-from .file import OpenFiles, OpenMode, RawFile, check_text_arguments, wrap
+from .file import OpenMode, RawFile, check_text_arguments, open_files, wrap
 from .inode import DIRECTORY, NAME_MAX, NO_INODE, REGULAR, SYMLINK, Inode
 from .nodes import Inodes, check_name
 from .paths import AnyPath, BytesPath, Place, StrPath, encode, locate, resolve
@@ -55,7 +55,7 @@ Progress = Callable[[int, int], None]
 class _Operation:
     """A session context that hands out `Inodes`, and names the paths in errors that name none."""
 
-    __slots__ = ("_context", "_fs", "_other", "_path")
+    __slots__ = ("_context", "_fs", "_other", "_path", "_writes")
 
     def __init__(
         self,
@@ -63,15 +63,22 @@ class _Operation:
         context: AbstractContextManager[Tree],
         path: bytes = b"",
         other: bytes | None = None,
+        *,
+        writes: bool = False,
     ) -> None:
         self._fs = fs
+        self._writes = writes
         self._context = context
         self._path = path
         self._other = other
 
     def __enter__(self) -> Inodes:
         tree = self._context.__enter__()
-        return Inodes(self._fs.session.io, tree, self._fs.created_ns)
+        nodes = Inodes(self._fs.session.io, tree, self._fs.created_ns)
+        if self._writes and not self._fs.tidy:
+            self._fs.tidy = True
+            _tidy_up(nodes)
+        return nodes
 
     def __exit__(
         self,
@@ -97,7 +104,8 @@ class FS:
         self.session = session
         self.created_ns = created_ns
         """Time of the root directory as long as nothing was ever put into it."""
-        self._files = OpenFiles()
+        self.tidy = session.readonly
+        """Whether files that a crash left behind, nameless, were looked for."""
 
     @property
     def name(self) -> str:
@@ -130,23 +138,13 @@ class FS:
 
     def writing(self) -> _Operation:
         """The files by number, to be changed within a `with` statement: all of it together."""
-        return _Operation(self, self.session.writing())
-
-    def hold(self, number: int) -> None:
-        """An open file keeps its content when its last name is removed through this object."""
-        self._files.hold(number)
-
-    def let_go(self, number: int) -> None:
-        """An open file was closed."""
-        if self._files.let_go(number):
-            with self.writing() as nodes:
-                nodes.forget(number)
+        return _Operation(self, self.session.writing(), writes=True)
 
     def _read(self, path: bytes) -> _Operation:
         return _Operation(self, self.session.reading(), path)
 
     def _write(self, path: bytes, other: bytes | None = None) -> _Operation:
-        return _Operation(self, self.session.writing(), path, other)
+        return _Operation(self, self.session.writing(), path, other, writes=True)
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -174,12 +172,11 @@ class FS:
         if how.create:
             with self._write(raw) as nodes:
                 number = self._open_to_write(nodes, raw, how, permissions)
+                file = RawFile(self, nodes, number, os.fspath(path), how)
         else:
             with self._read(raw) as nodes:
-                number = _regular(nodes, raw)
-        return wrap(
-            RawFile(self, number, os.fspath(path), how), how, buffering, encoding, errors, newline
-        )
+                file = RawFile(self, nodes, _regular(nodes, raw), os.fspath(path), how)
+        return wrap(file, how, buffering, encoding, errors, newline)
 
     def read_bytes(self, path: AnyPath) -> bytes:
         """All bytes of a file."""
@@ -389,7 +386,7 @@ class FS:
         with self._write(raw) as nodes:
             place = locate(nodes, raw, follow=False, entry=True)
             _need_entry(place)
-            nodes.remove_tree(place.parent, place.name, self._files.keep)
+            nodes.remove_tree(place.parent, place.name, open_files(nodes).keep)
 
     # --- names ----------------------------------------------------------------------------------
 
@@ -402,7 +399,7 @@ class FS:
                 raise PathIsADirectoryError
             if place.slash and place.number != NO_INODE:
                 raise PathNotADirectoryError
-            nodes.unlink(place.parent, place.name, self._files.keep)
+            nodes.unlink(place.parent, place.name, open_files(nodes).keep)
 
     def rename(self, source: AnyPath, target: AnyPath) -> None:
         """Give a file another name, at once in the place of what has that name.
@@ -420,7 +417,7 @@ class FS:
                 raise PathNotFoundError
             if (place.slash or to.slash) and place.kind != DIRECTORY:
                 raise PathNotADirectoryError
-            nodes.rename(place.parent, place.name, to.parent, to.name, self._files.keep)
+            nodes.rename(place.parent, place.name, to.parent, to.name, open_files(nodes).keep)
 
     def link(self, source: AnyPath, target: AnyPath) -> None:
         """Another name, `target`, for the file `source` (a symbolic link is not followed)."""
@@ -571,7 +568,7 @@ class FS:
             if kind == DIRECTORY and not recursive:
                 raise PathIsADirectoryError(old, "a directory is copied with recursive=True")
             place = locate(nodes, new, follow=kind != SYMLINK)
-            Reflink(from_nodes, nodes, self._files.keep).run(number, place)
+            Reflink(from_nodes, nodes, open_files(nodes).keep).run(number, place)
 
     def copy_in(
         self,
@@ -593,7 +590,7 @@ class FS:
         new = encode(target)
         source = encode(host_path)
         with self._write(new) as nodes:
-            Import(nodes, self._files.keep, progress).run(source, new, follow_symlinks)
+            Import(nodes, open_files(nodes).keep, progress).run(source, new, follow_symlinks)
 
     def copy_out(
         self,
@@ -736,6 +733,17 @@ def make_stat(nodes: Inodes, number: int, inode: Inode) -> Stat:
         st_blocks=blocks,
         st_rdev=inode.rdev,
     )
+
+
+def _tidy_up(nodes: Inodes) -> None:
+    """Delete the files that were removed while they were open, and are not open any more: the
+    program ended before it closed them."""
+    left = list(nodes.orphans())
+    if left:
+        files = open_files(nodes)
+        for number in left:
+            if number not in files:
+                nodes.forget(number)
 
 
 def _owner() -> tuple[int, int]:

@@ -1,8 +1,9 @@
 """What differs between two versions of a file system, by path.
 
 The tree diff gives the items that differ, in the order of inode numbers, so everything about one
-file comes together. Numbers are never used twice: a number on both sides is the same file, and
-where its name differs it was renamed; nothing is guessed. Costs, in time and memory, what differs.
+file comes together. A number on both sides, born at the same time, is the same file: where its name
+differs it was renamed, and nothing is guessed. (The time of birth tells apart what a rollback or a
+clone let have the same number.) Costs, in time and memory, what differs.
 """
 
 from __future__ import annotations
@@ -89,7 +90,6 @@ class _Walk:
             if number == ROOT or old.btime_ns == new.btime_ns:
                 self._same(number, file, old, new)
                 return
-            # Numbers of two datasets (a clone, and what it came from) may be given twice.
             file.gone = list(self.before.nodes.names(number))
             file.come = list(self.after.nodes.names(number))
         if old is not None:

@@ -12,9 +12,13 @@ import io
 import os
 import threading
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from ..errors import PathInvalidError, UsageError
+from ..blockio import BlockIO
+from ..errors import PathInvalidError, StaleFileError, UsageError
 from ..limits import MIB, RECORD_SIZE
+from .inode import Inode
+from .nodes import Inodes
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -61,7 +65,7 @@ class OpenMode:
 
 
 class OpenFiles:
-    """The files that are open through one FS object, and which of them have lost their names."""
+    """The files of one dataset that are open, and which of them have lost their names."""
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
@@ -85,6 +89,11 @@ class OpenFiles:
             self._nameless.remove(number)
             return True
 
+    def __contains__(self, number: object) -> bool:
+        """Whether a file is open."""
+        with self._lock:
+            return number in self._counts
+
     def keep(self, number: int) -> bool:
         """A file loses its last name; whether it stays because it is open."""
         with self._lock:
@@ -94,17 +103,33 @@ class OpenFiles:
             return True
 
 
+_open_files: WeakKeyDictionary[BlockIO, dict[int, OpenFiles]] = WeakKeyDictionary()
+"""By store (each has one BlockIO, and takes this with it when it goes) and dataset: all objects of
+a dataset, in transactions or not, know the same open files."""
+
+
+def open_files(nodes: Inodes) -> OpenFiles:
+    """The open files of the dataset that `nodes` belongs to."""
+    of_store = _open_files.setdefault(nodes.io, {})
+    return of_store.setdefault(nodes.tree.owner, OpenFiles())
+
+
 class RawFile(io.RawIOBase):
     """A regular file, unbuffered. `seek` knows SEEK_DATA and SEEK_HOLE."""
 
-    def __init__(self, fs: FS, number: int, name: str | bytes, mode: OpenMode) -> None:
+    def __init__(
+        self, fs: FS, nodes: Inodes, number: int, name: str | bytes, mode: OpenMode
+    ) -> None:
         super().__init__()
         self.name = name
         self._fs = fs
         self._number = number
+        inode = nodes.get(number)
+        self._born_ns = inode.btime_ns
         self._mode = mode
-        self._offset = 0
-        fs.hold(number)
+        self._offset = inode.size if mode.append else 0
+        self._files = open_files(nodes)
+        self._files.hold(number)
 
     @property
     def mode(self) -> str:
@@ -131,6 +156,7 @@ class RawFile(io.RawIOBase):
         self._need(readable=True)
         view = memoryview(buffer).cast("B")
         with self._fs.reading() as nodes:
+            self._check_same(nodes)
             data = nodes.read(self._number, len(view), self._offset)
         view[: len(data)] = data
         self._offset += len(data)
@@ -140,7 +166,7 @@ class RawFile(io.RawIOBase):
         """Everything up to the end."""
         self._need(readable=True)
         with self._fs.reading() as nodes:
-            left = nodes.get(self._number).size - self._offset
+            left = self._check_same(nodes).size - self._offset
             data = nodes.read(self._number, max(left, 0), self._offset)
         self._offset += len(data)
         return data
@@ -150,6 +176,7 @@ class RawFile(io.RawIOBase):
         self._need(readable=False)
         view = memoryview(data).cast("B")
         with self._fs.writing() as nodes:
+            self._check_same(nodes)
             if self._mode.append:
                 self._offset = nodes.append(self._number, view)
             else:
@@ -165,7 +192,7 @@ class RawFile(io.RawIOBase):
             position = self._offset + offset
         elif whence in (os.SEEK_END, os.SEEK_DATA, os.SEEK_HOLE):
             with self._fs.reading() as nodes:
-                size = nodes.get(self._number).size
+                size = self._check_same(nodes).size
                 found: int | None = size + offset
                 if whence != os.SEEK_END:
                     found = None
@@ -192,6 +219,7 @@ class RawFile(io.RawIOBase):
         self._need(readable=False)
         size = self._offset if size is None else size
         with self._fs.writing() as nodes:
+            self._check_same(nodes)
             nodes.truncate(self._number, size)
         return size
 
@@ -201,7 +229,9 @@ class RawFile(io.RawIOBase):
             try:
                 super().close()
             finally:
-                self._fs.let_go(self._number)
+                if self._files.let_go(self._number):
+                    with self._fs.writing() as nodes:
+                        nodes.forget(self._number)
 
     def __repr__(self) -> str:
         state = " (closed)" if self.closed else ""
@@ -210,6 +240,13 @@ class RawFile(io.RawIOBase):
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
+
+    def _check_same(self, nodes: Inodes) -> Inode:
+        """The inode; after a rollback there may be none, or that of another file."""
+        inode = nodes.find(self._number)
+        if inode is None or inode.btime_ns != self._born_ns:
+            raise StaleFileError(self.name)
+        return inode
 
     def _need(self, *, readable: bool) -> None:
         self._check_open()

@@ -14,8 +14,11 @@ belongs to one file is together. Inode 1 is the root; number 0 holds what belong
 
 Invariants: every ENTRY has its NAME and the other way round; `nlink` of what is no directory is
 the number of its NAMEs, that of a directory 2 and one for each directory in it; `size` of a
-directory is the number of its ENTRYs, of all else the length of its DATA; numbers are never used
-twice. A tree without a root inode is an empty file system. docs/format.md describes the bytes.
+directory is the number of its ENTRYs, of all else the length of its DATA. A number is used once in
+the history of a tree; a rollback or a clone starts another history, and the time of birth tells the
+files apart. A tree without a root inode is an empty file system.
+
+docs/format.md describes the bytes.
 """
 
 from __future__ import annotations

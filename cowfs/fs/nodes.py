@@ -5,8 +5,8 @@ Paths are `paths.py`'s business, sessions and open files that of `dataset.py`; a
 here.
 
 Each method that changes something checks everything first, so that what it refuses leaves no trace.
-Numbers that lead nowhere are stale (`StaleFileError`): they are never used twice, so whoever holds
-one has outlived its file. Errors name no path; whoever knows it adds it.
+Numbers that lead nowhere are stale (`StaleFileError`): whoever holds one has outlived its file.
+Errors name no path; whoever knows it adds it.
 """
 
 from __future__ import annotations

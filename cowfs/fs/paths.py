@@ -67,7 +67,8 @@ def locate(nodes: Inodes, raw: bytes, *, follow: bool, entry: bool = False) -> P
     """Where the path `raw` leads; with `follow`, through a symbolic link at its end.
 
     With `entry` the place itself is meant, as by rename or unlink: then a slash at the end does not
-    lead through a link either, and whether a directory is there is for the caller to see. Raises PathNotFoundError, PathNotADirectoryError, SymlinkLoopError.
+    lead through a link either, and whether a directory is there is for the caller to see. Raises
+    PathNotFoundError, PathNotADirectoryError, SymlinkLoopError.
     """
     todo = raw.split(b"/")
     todo.reverse()

@@ -35,6 +35,8 @@ from cowfs.device import MemoryDevice
 from cowfs.fs import FS
 from cowfs.fs.verify import faults
 
+from ..trees import ATTRIBUTES, Tree, cowfs_tree, host_tree
+
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"l" * 200])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
 
@@ -89,18 +91,6 @@ MODES = st.sampled_from([0o700, 0o755, 0o4711, 0o2770, 0o1777])
 TIMES = st.integers(0, 2**33 * 10**9)
 
 
-def has_attributes() -> bool:
-    with tempfile.NamedTemporaryFile() as file:
-        try:
-            os.setxattr(file.name, b"user.a", b"1")
-        except OSError:
-            return False
-    return True
-
-
-ATTRIBUTES = has_attributes()
-
-
 def outcome(operation: Callable[[], Any]) -> Any:
     """What an operation returns, or the number of its error."""
     try:
@@ -108,66 +98,6 @@ def outcome(operation: Callable[[], Any]) -> Any:
     except OSError as error:
         assert isinstance(error.errno, int), error
         return error.errno
-
-
-def host_tree(root: bytes) -> dict[bytes, tuple[Any, ...]]:
-    """All that is compared, by path; files with several names show which they are."""
-    found: dict[bytes, tuple[Any, ...]] = {}
-    first: dict[int, bytes] = {}
-    todo = [b""]
-    while todo:
-        path = todo.pop()
-        full = os.path.join(root, path) if path else root
-        info = os.lstat(full)
-        kind = stat.S_IFMT(info.st_mode)
-        content: Any = None
-        if kind == stat.S_IFDIR:
-            content = sorted(os.listdir(full))
-            todo += [os.path.join(path, name) for name in reversed(content)]
-        elif kind == stat.S_IFREG:
-            with open(full, "rb") as file:
-                content = file.read()
-        elif kind == stat.S_IFLNK:
-            content = os.readlink(full)
-        same = path
-        if kind != stat.S_IFDIR:
-            same = first.setdefault(info.st_ino, path)
-        attributes = {}
-        if ATTRIBUTES and kind in (stat.S_IFREG, stat.S_IFDIR):
-            names = os.listxattr(full, follow_symlinks=False)
-            attributes = {name: os.getxattr(full, name, follow_symlinks=False) for name in names}
-        found[path] = (info.st_mode, info.st_nlink, same, content, attributes)
-    return found
-
-
-def cowfs_tree(fs: FS) -> dict[bytes, tuple[Any, ...]]:
-    """The same of a dataset."""
-    found: dict[bytes, tuple[Any, ...]] = {}
-    first: dict[int, bytes] = {}
-    todo = [b""]
-    while todo:
-        path = todo.pop()
-        full = b"/" + path
-        info = fs.lstat(full)
-        kind = stat.S_IFMT(info.st_mode)
-        content: Any = None
-        if kind == stat.S_IFDIR:
-            content = fs.listdir(full)
-            assert content == sorted(content)
-            assert info.st_size == len(content)
-            todo += [os.path.join(path, name) for name in reversed(content)]
-        elif kind == stat.S_IFREG:
-            content = fs.read_bytes(full)
-            assert info.st_size == len(content)
-        elif kind == stat.S_IFLNK:
-            content = fs.readlink(full)
-        same = path
-        if kind != stat.S_IFDIR:
-            same = first.setdefault(info.st_ino, path)
-        names = fs.listxattr(full, follow_symlinks=False)
-        attributes = {name: fs.getxattr(full, name, follow_symlinks=False) for name in names}
-        found[path] = (info.st_mode, info.st_nlink, same, content, attributes)
-    return found
 
 
 @dataclass
@@ -180,9 +110,9 @@ class PlainFile:
     """Paths by (inode number of the directory, name)."""
 
 
-def plain_files(fs: FS) -> dict[int, PlainFile]:
-    """All files by inode number, found by walking through everything."""
-    files: dict[int, PlainFile] = {}
+def plain_files(fs: FS) -> dict[tuple[int, int], PlainFile]:
+    """All files by inode number and time of birth, found by walking through everything."""
+    files: dict[tuple[int, int], PlainFile] = {}
     todo = [(0, b"", b"")]
     while todo:
         parent, name, path = todo.pop()
@@ -198,21 +128,22 @@ def plain_files(fs: FS) -> dict[int, PlainFile]:
         names = fs.listxattr(path or b"/", follow_symlinks=False)
         attributes = [fs.getxattr(path or b"/", n, follow_symlinks=False) for n in names]
         state = (info.st_mode, info.st_mtime_ns, info.st_size, content, names, attributes)
-        file = files.setdefault(info.st_ino, PlainFile(kind, state))
+        born = info.st_birthtime_ns if path else 0
+        file = files.setdefault((info.st_ino, born), PlainFile(kind, state))
         if path:
             file.names[parent, name] = path
     return files
 
 
 def plain_diff(old: FS, new: FS) -> list[cowfs.Change]:
-    """What diff is to find: by inode number, from everything there is."""
+    """What diff is to find, from everything there is."""
     before, after = plain_files(old), plain_files(new)
     changes = []
     removed: dict[bytes, int] = {}
     added: dict[bytes, int] = {}
     nothing = PlainFile(0, ())
-    for number in before.keys() | after.keys():
-        first, last = before.get(number, nothing), after.get(number, nothing)
+    for identity in before.keys() | after.keys():
+        first, last = before.get(identity, nothing), after.get(identity, nothing)
         gone = [first.names[name] for name in sorted(first.names.keys() - last.names.keys())]
         come = [last.names[name] for name in sorted(last.names.keys() - first.names.keys())]
         both = min(len(gone), len(come))
@@ -220,7 +151,7 @@ def plain_diff(old: FS, new: FS) -> list[cowfs.Change]:
         removed.update((path, first.kind) for path in gone[both:])
         added.update((path, last.kind) for path in come[both:])
         if first is not nothing and last is not nothing and first.state != last.state:
-            paths = last.names.values() if number != 1 else [b"/"]
+            paths = last.names.values() if identity != (1, 0) else [b"/"]
             changes += [cowfs.Change("M", path) for path in paths if path not in come[both:]]
     for path, kind in added.items():
         if removed.get(path) == kind:
@@ -235,7 +166,7 @@ def plain_diff(old: FS, new: FS) -> list[cowfs.Change]:
 class FilesModel(RuleBasedStateMachine):
     """`self.both` does the same to the host and to cowfs."""
 
-    snapshots: Bundle[tuple[str, dict[bytes, Any]]] = Bundle("snapshots")
+    snapshots: Bundle[tuple[str, Tree]] = Bundle("snapshots")
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +187,9 @@ class FilesModel(RuleBasedStateMachine):
                 partial(os.mkdir, self.host(path), 0o755), partial(self.fs.mkdir, path, 0o755)
             )
         for path in (b"b", b"a/a", b"a/b/c"):
-            for make in (partial(open, self.host(path), "wb"), partial(self.fs.open, path, "wb")):
+            makers: list[Callable[[], Any]]
+            makers = [partial(open, self.host(path), "wb"), partial(self.fs.open, path, "wb")]
+            for make in makers:
                 with make() as file:
                     file.write(path * 1000)
             os.chmod(self.host(path), 0o644)
@@ -311,7 +244,7 @@ class FilesModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.tx is None)
     @rule(target=snapshots)
-    def snapshot(self) -> tuple[str, dict[bytes, Any]]:
+    def snapshot(self) -> tuple[str, Tree]:
         self.taken += 1
         name = f"files@{self.taken}"
         self.store.snapshot(name)
@@ -321,14 +254,14 @@ class FilesModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.tx is None)
     @rule(snapshot=snapshots)
-    def look_back(self, snapshot: tuple[str, dict[bytes, Any]]) -> None:
+    def look_back(self, snapshot: tuple[str, Tree]) -> None:
         name, expected = snapshot
         with self.store.at(name) as view:
             assert cowfs_tree(view) == expected
 
     @precondition(lambda self: self.tx is None)
     @rule(snapshot=consumes(snapshots))
-    def roll_back(self, snapshot: tuple[str, dict[bytes, Any]]) -> None:
+    def roll_back(self, snapshot: tuple[str, Tree]) -> None:
         name, _ = snapshot
         self.store.rollback(name)
         self.store.destroy(name)
@@ -337,7 +270,7 @@ class FilesModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.tx is None)
     @rule(snapshot=snapshots)
-    def differences(self, snapshot: tuple[str, dict[bytes, Any]]) -> None:
+    def differences(self, snapshot: tuple[str, Tree]) -> None:
         name, _ = snapshot
         with self.store.at(name) as old, self.store.at("files") as new:
             for before, after in ((old, new), (new, old)):
@@ -455,16 +388,14 @@ class FilesModel(RuleBasedStateMachine):
     def utime(self, pick: Pick, follow: bool, times: tuple[int, int]) -> None:
         path = self.find(pick)
 
-        def times_of(info: Any) -> tuple[int, int]:
-            return info.st_atime_ns, info.st_mtime_ns
-
-        def host() -> tuple[int, int]:
+        # The host changes times of access when it follows a link.
+        def host() -> int:
             os.utime(self.host(path), ns=times, follow_symlinks=follow)
-            return times_of(os.stat(self.host(path), follow_symlinks=follow))
+            return os.stat(self.host(path), follow_symlinks=follow).st_mtime_ns
 
-        def ours() -> tuple[int, int]:
+        def ours() -> int:
             self.fs.utime(path, ns=times, follow_symlinks=follow)
-            return times_of(self.fs.stat(path, follow_symlinks=follow))
+            return self.fs.stat(path, follow_symlinks=follow).st_mtime_ns
 
         self.both(host, ours)
 

@@ -1,0 +1,22 @@
+class Entry:
+    cost: int
+    block: int
+
+class Record(Entry):
+    data: bytes
+    checksum: bytes
+    def __init__(self, block: int, checksum: bytes, data: bytes) -> None: ...
+
+class Cache:
+    limit: int
+    used: int
+    def __init__(self, limit: int) -> None: ...
+    def record(self, block: int, checksum: bytes) -> bytes | None: ...
+    def add_record(self, block: int, checksum: bytes, data: bytes) -> None: ...
+    def set_limit(self, limit: int) -> None: ...
+    def clear(self) -> None: ...
+
+class Node(Entry):
+    n: int
+    level: int
+    birth: int
