@@ -8,10 +8,10 @@ cdef class Ledger:
     cdef readonly dict counts
     cdef readonly uint64_t durable
     cdef uint64_t* freed
+    cdef uint64_t* births
     cdef Py_ssize_t freed_n
     cdef Py_ssize_t freed_room
     cdef readonly uint64_t freed_blocks
-    cdef list young
     cdef public bint reuse_own
     cdef public list own_freed
     cdef public list dropped
@@ -20,6 +20,7 @@ cdef class Ledger:
     cdef public Py_ssize_t dirty
     cdef public Py_ssize_t dirty_limit
     cdef public object spill
+    cdef public object compress
 
     cdef uint32_t count_of(self, uint64_t block)
     cdef int raise_count(self, uint64_t block) except -1

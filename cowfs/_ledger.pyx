@@ -7,7 +7,7 @@ is not among them has one. Changes stay in this ledger until the transaction com
 abandoning it means dropping the ledger.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
@@ -20,16 +20,15 @@ cdef class Ledger:
     """Counts changed, blocks freed and subtrees dropped by transaction `txid`.
 
     `counts` maps a block to its new count; 1 and 0 mean that it is no longer shared.
-    `freed` holds `block << 16 | blocks` for what no committed root will reach any more. `young` are
-    those among it that a transaction after `durable` wrote, the newest one known to be flushed.
+    `freed` holds `block << 16 | blocks` for what no committed root will reach any more, and `births`
+    the transactions that wrote these. `durable` is the newest transaction known to be flushed.
     `dropped` holds references of whole subtrees whose blocks nobody has released yet.
-    `keep_old` is for open readers: nodes of the old version stay in the cache.
+    `compress` is how leaves will be compressed when they are stored, or None. `keep_old` is for open readers: nodes of the old version stay in the cache.
     """
 
     def __init__(self, uint64_t txid, uint64_t durable, dict shared, uint32_t block_size):
         self.txid = txid
         self.durable = durable
-        self.young = []
         self.shared = shared
         self.counts = {}
         self.block_size = block_size
@@ -39,6 +38,7 @@ cdef class Ledger:
 
     def __dealloc__(self):
         free(self.freed)
+        free(self.births)
 
     cdef uint32_t count_of(self, uint64_t block):
         if not self.counts and not self.shared:
@@ -76,12 +76,15 @@ cdef class Ledger:
             if grown == NULL:
                 raise MemoryError()
             self.freed = grown
+            grown = <uint64_t*>realloc(self.births, 8 * room)
+            if grown == NULL:
+                raise MemoryError()
+            self.births = grown
             self.freed_room = room
         self.freed[self.freed_n] = (block << 16) | blocks
+        self.births[self.freed_n] = birth
         self.freed_n += 1
         self.freed_blocks += blocks
-        if birth > self.durable:
-            self.young.append((block << 16) | blocks)
         return 0
 
     cdef bint lower_count(self, const uint8_t* pointer) except -1:
@@ -115,17 +118,16 @@ cdef class Ledger:
         """The runs freed, from the `start`th byte on: little-endian words `block << 16 | blocks`."""
         return PyBytes_FromStringAndSize(<char*>self.freed + start, 8 * self.freed_n - start)
 
-    def young_bytes(self):
-        """The runs among `freed_bytes` that were written by transactions not yet flushed."""
-        return pack_words(self.young)
-
-    def old_bytes(self):
-        """The other runs among `freed_bytes`."""
-        if not self.young:
-            return self.freed_bytes()
-        young = set(self.young)
-        return pack_words([word for (word,) in WORD.iter_unpack(self.freed_bytes())
-                           if word not in young])
+    def freed_between(self, uint64_t above, uint64_t upto):
+        """The runs among `freed_bytes` that transactions `above` < birth <= `upto` wrote."""
+        cdef Py_ssize_t i, n = 0
+        cdef bytes packed = PyBytes_FromStringAndSize(NULL, 8 * self.freed_n)
+        cdef uint64_t* words = <uint64_t*>PyBytes_AS_STRING(packed)
+        for i in range(self.freed_n):
+            if above < self.births[i] <= upto:
+                words[n] = self.freed[i]
+                n += 1
+        return packed[:8 * n]
 
     def own_freed_bytes(self):
         """Runs that this transaction both wrote and freed, and that it has not used again yet."""

@@ -447,17 +447,35 @@ cdef class Node(Entry):
         self.garbage = 0
         return 0
 
-    cdef Node split(self, int at, int capacity):
-        """Move the cells from slot `at` on into a new dirty node."""
-        cdef Node right = new_node(self.level, capacity)
-        cdef int i, length
+    cdef int enlarge(self, int capacity) except -1:
+        """Give a dirty node a larger page."""
+        cdef bytes page = PyBytes_FromStringAndSize(NULL, capacity)
+        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
+        cdef int cells = self.size - self.low
+        memcpy(p, self.p, HEADER + 2 * self.n)
+        memcpy(p + capacity - cells, self.p + self.low, cells)
+        self.page = page
+        self.p = p
+        self.low = capacity - cells
+        self.size = capacity
+        return 0
+
+    cdef Node split(self, int at, int small, int capacity):
+        """Move the cells from slot `at` on into a new dirty node: one of `small` bytes if they fill
+        less than three quarters of that, else of `capacity` bytes."""
+        cdef Node right
+        cdef int i, length, total = HEADER
         cdef uint8_t* cell
+        for i in range(at, self.n):
+            cell = self.cell(i)
+            total += CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2) + 2
+        right = new_node(self.level, small if 4 * total < 3 * small else capacity)
         for i in range(at, self.n):
             cell = self.cell(i)
             length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
             right.low -= length
             memcpy(right.p + right.low, cell, length)
-            (<uint16_t*>(right.p + HEADER))[i - at] = <uint16_t>(capacity - right.low)
+            (<uint16_t*>(right.p + HEADER))[i - at] = <uint16_t>(right.size - right.low)
             self.garbage += length
         right.n = self.n - at
         self.n = at

@@ -36,6 +36,8 @@ cdef enum:
     RELEASE = 0
     SWAP = 1
     FIRST_DATASET = 16
+    SMALL_NODE = 4096
+    SAMPLE = 16
 
 
 cdef inline uint16_t u16(const uint8_t* at) noexcept:
@@ -86,6 +88,9 @@ cdef class Tree:
     cdef readonly uint64_t version
     cdef uint64_t items
     cdef readonly int inline_limit
+    cdef int small
+    cdef int splits
+    cdef bint compressible
     cdef public str label
     cdef public object resolve
     cdef bytes stored_ref
@@ -97,6 +102,7 @@ cdef class Tree:
         self.cache = cache
         self.node_size = node_size
         self.inline_limit = node_size // 4 - 128
+        self.small = min(SMALL_NODE, node_size)
         self.owner = owner
         self.ledger = ledger
         self.label = label
@@ -113,6 +119,7 @@ cdef class Tree:
         tree.cache = self.cache
         tree.node_size = self.node_size
         tree.inline_limit = self.inline_limit
+        tree.small = self.small
         tree.owner = self.owner
         tree.ledger = ledger
         tree.label = self.label if label is None else label
@@ -319,7 +326,8 @@ cdef class Tree:
 
     cdef Node writable_copy(self, Node node):
         """A dirty copy of a clean, loaded node, with the counts put right."""
-        cdef Node copy = node.copy(self.node_size)
+        cdef Node copy = node.copy(
+            self.small if 8 * node.used() < 7 * self.small else self.node_size)
         self.ledger.dirty += self.node_size
         if self.account(node) and not self.ledger.keep_old:
             self.cache.forget(node)
@@ -347,7 +355,7 @@ cdef class Tree:
 
     cdef Node dirty_root(self):
         if self.root is None:
-            self.root = new_node(0, self.node_size)
+            self.root = new_node(0, self.small)
             self.ledger.dirty += self.node_size
         elif not self.root.dirty:
             if self.root.p == NULL:
@@ -423,14 +431,37 @@ cdef class Tree:
             if node.replace(at, kind, value, vlen):
                 return 0
             node.remove(at, 1)
+            if self.make_room(node) and node.insert(at, key, klen, kind, value, vlen):
+                return 0
         else:
             self.items += 1
             if self.owner >= FIRST_DATASET:
                 self.ledger.grows = True
             if node.insert(at, key, klen, kind, value, vlen):
                 return 0
+            if self.make_room(node) and node.insert(at, key, klen, kind, value, vlen):
+                return 0
         self.insert_split(node, at, key, klen, kind, value, vlen, None, path, slot, depth)
         return 0
+
+    cdef bint make_room(self, Node node) except -1:
+        """Where a node is full: give it a larger page instead of splitting it, if that is better.
+
+        A node of one small block is the cheapest to write. A larger one pays where it compresses
+        into such a block, which a sample of those that are full tells, or where items are few.
+        """
+        if node.size >= self.node_size:
+            return False
+        if node.n >= 4:
+            if node.level or self.ledger.compress is None:
+                return False
+            if self.splits % SAMPLE == 0:
+                self.compressible = 2 * len(self.ledger.compress(node.page)) < node.size
+            self.splits += 1
+            if not self.compressible:
+                return False
+        node.enlarge(self.node_size)
+        return True
 
     cdef int insert_split(self, Node node, int at, const uint8_t* key, int klen, int kind,
                           const uint8_t* value, int vlen, Node kid,
@@ -464,18 +495,16 @@ cdef class Tree:
                     middle += 1
                 if middle == 0:
                     middle = 1
-            right = node.split(middle, self.node_size)
+            right = node.split(middle, self.small, self.node_size)
             self.ledger.dirty += self.node_size
             if at > middle or (at == middle and right.n == 0) or (
                     at == middle and node.used() > right.used()):
                 at -= middle
-                if not right.insert(at, key, klen, kind, value, vlen):
-                    raise AssertionError("a split left no room")
+                self.insert_after_split(right, at, key, klen, kind, value, vlen)
                 if kid is not None:
                     right.kids.insert(at, kid)
             else:
-                if not node.insert(at, key, klen, kind, value, vlen):
-                    raise AssertionError("a split left no room")
+                self.insert_after_split(node, at, key, klen, kind, value, vlen)
                 if kid is not None:
                     node.kids.insert(at, kid)
             # The shortest key that parts the two (for leaves; inner nodes know it already).
@@ -497,7 +526,7 @@ cdef class Tree:
             vlen = REF
             kid = right
             if depth == 0:
-                parent = new_node(node.level + 1, self.node_size)
+                parent = new_node(node.level + 1, self.small)
                 self.ledger.dirty += self.node_size
                 parent.insert(0, key, 0, KIND_INLINE, reference, REF)
                 parent.insert(1, key, klen, KIND_INLINE, reference, REF)
@@ -507,10 +536,23 @@ cdef class Tree:
             depth -= 1
             parent = <Node>path[depth]
             at = slot[depth] + 1
-            if parent.insert(at, key, klen, KIND_INLINE, reference, REF):
+            if parent.insert(at, key, klen, KIND_INLINE, reference, REF) or (
+                    self.make_room(parent)
+                    and parent.insert(at, key, klen, KIND_INLINE, reference, REF)):
                 parent.kids.insert(at, right)
                 return 0
             node = parent
+
+    cdef int insert_after_split(self, Node node, int at, const uint8_t* key, int klen, int kind,
+                                const uint8_t* value, int vlen) except -1:
+        """Insert into a half that was made for it, if need be on a larger page."""
+        if node.insert(at, key, klen, kind, value, vlen):
+            return 0
+        if node.size < self.node_size:
+            node.enlarge(self.node_size)
+            if node.insert(at, key, klen, kind, value, vlen):
+                return 0
+        raise AssertionError("a split left no room")
 
     def delete(self, key):
         """Remove `key`; False where it is not there (and nothing is copied then)."""
@@ -550,16 +592,17 @@ cdef class Tree:
         cdef Node node = <Node>parent.kids[i]
         cdef Node other
         cdef int j
+        cdef int limit = self.node_size if node.size > self.small else self.small
         if node.n == 0:
             parent.remove(i, 1)
             del parent.kids[i]
             self.ledger.dirty -= self.node_size
             return True
-        if 4 * node.used() >= self.node_size or parent.n < 2:
+        if 4 * node.used() >= limit or parent.n < 2:
             return False
         j = i - 1 if i else 1
         other = self.child(parent, j)
-        if 5 * (node.used() + other.used() + MAX_KEY_LEN // 8) > 4 * self.node_size:
+        if 5 * (node.used() + other.used() + MAX_KEY_LEN // 8) > 4 * limit:
             return False
         if j < i:
             return self.merge(parent, j)
@@ -581,6 +624,8 @@ cdef class Tree:
         left = self.dirty_child(parent, i)
         if right.p == NULL:
             self.load(right)
+        if left.size < left.used() + right.used() + klen + CELL_HEADER:
+            left.enlarge(self.node_size)
         if right.dirty:
             self.ledger.dirty -= self.node_size
         else:
@@ -754,7 +799,8 @@ cdef class Tree:
                 return False
         self.version += 1
         self.items += 1
-        if not node.insert(node.n, k, klen, KIND_INLINE, v, vlen):
+        if not node.insert(node.n, k, klen, KIND_INLINE, v, vlen) and not (
+                self.make_room(node) and node.insert(node.n, k, klen, KIND_INLINE, v, vlen)):
             node.last = node.n - 1
             self.insert_split(node, node.n, k, klen, KIND_INLINE, v, vlen,
                               None, path, slot, depth)

@@ -90,9 +90,10 @@ class Blob:
 
     def data_ranges(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """(start, stop) of each stretch that holds data, from `start` on; holes lie between."""
+        if start >= self.size:
+            return
         if self._kind != TREE:
-            if start < self.size:
-                yield start, self.size
+            yield start, self.size
             return
         run: tuple[int, int] | None = None
         first = _NUMBER.pack(start // self.record_size)

@@ -418,11 +418,15 @@ class Engine:
     ) -> None:
         """Make a commit that is on the device the newest version."""
         ledger, log, space = tx.ledger, self.log, self.io.space
-        freed, young = ledger.old_bytes() + ledger.own_freed_bytes(), ledger.young_bytes()
         with self._state:
             space.apply_counts(ledger.counts)
-            space.defer(tx.txid, freed)
-            space.defer(tx.txid, young, young=True)
+            newest = min(self._newest_reader(), ledger.durable)
+            space.defer(
+                tx.txid,
+                unseen=ledger.freed_between(newest, ledger.durable) + ledger.own_freed_bytes(),
+                seen=ledger.freed_between(0, newest),
+                young=ledger.freed_between(ledger.durable, tx.txid),
+            )
             self.catalog_tree = tx.catalog.tree.fork()
             self.space_tree = space_tree
             log.txid = tx.txid
@@ -485,7 +489,11 @@ class Engine:
     def _release_freed(self) -> None:
         """Let go of what nobody can need any more: no reader, and no opening after a crash."""
         oldest = min((reader.txid for reader in list(self._readers.values())), default=self.txid)
-        self.io.space.release(min(oldest, self.durable_txid), min(oldest, self.log.proven_txid))
+        self.io.space.release(self.durable_txid, self.log.proven_txid, oldest)
+
+    def _newest_reader(self) -> int:
+        """The newest version that a reader has open; 0 where there is none."""
+        return max((reader.txid for reader in list(self._readers.values())), default=0)
 
     def _check_open(self) -> None:
         if self._closed:

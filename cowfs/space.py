@@ -2,7 +2,9 @@
 
 The map of blocks is a bitmap in memory, in allocation groups; counts are kept for shared blocks
 only. A block that a transaction frees is reusable once that transaction is durable and no open
-reader is older: until then it waits in `pending`, still set in the bitmap. Blocks that were freed before
+reader is older: until then it waits in a queue, still set in the bitmap. A reader can only see what was
+written before it opened: what came later waits in `unseen`, the rest in `seen`, so that a reader that
+is left open holds on to its own version and to nothing more. Blocks that were freed before
 the transaction that wrote them was flushed wait in `young` for longer: after a crash, that
 transaction proves itself by what it wrote, so these bytes must stay until something durable says
 that it needs no proof.
@@ -33,6 +35,9 @@ NORMAL, DELETING, DESTROYING = range(3)
 _SMALL_RUN = 64
 _LARGE_RUN = 1024
 _GROW_STEP = 256
+_WRITE_AHEAD = 512
+_WRITE_AHEAD_LIMIT = 1 << 20
+"""Blocks written with zeros ahead of transactions that write less than so many bytes."""
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
@@ -55,7 +60,8 @@ class Space:
         self.bitmap = Bitmap(total, limits.GROUP_BLOCKS)
         self.shared: dict[int, int] = {}
         self.used = 0
-        self.pending: deque[tuple[int, bytes]] = deque()
+        self.unseen: deque[tuple[int, bytes]] = deque()
+        self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
         self.pending_blocks = 0
         self.held: bytes = b""
@@ -114,7 +120,7 @@ class Space:
             self.used - self.pending_blocks - self.freeing > _FULL * (self.total - _SLACK)
         ):
             with contextlib.suppress(OutOfSpaceError):  # of the host; smaller runs may do
-                start, length = self._grow(goal)
+                start, length = self._grow(goal, written)
         if not length and self.held and self.bitmap.search(self._near, minimum)[1] == 0:
             self.let_go()
             start, length = self.bitmap.search(self._near, goal)
@@ -122,7 +128,7 @@ class Space:
             goal = max(minimum, goal // 4)
             start, length = self.bitmap.search(self._near, goal)
         if not length:
-            start, length = self._grow(minimum)
+            start, length = self._grow(minimum, written)
         if not length:
             raise self._full()
         self.used += self.bitmap.set(start, length)
@@ -143,15 +149,26 @@ class Space:
             return True
         return self.limit - self.total >= blocks or bool(self.bitmap.search(self._near, blocks)[1])
 
-    def _grow(self, blocks: int) -> tuple[int, int]:
-        """A run of fresh blocks at the end; (0, 0) where the limit is reached."""
+    def _grow(self, blocks: int, written: int) -> tuple[int, int]:
+        """A run of fresh blocks at the end; (0, 0) where the limit is reached.
+
+        Flushing a first write to a place costs the host's file system a change of its own metadata,
+        a later one does not. So a small transaction has a stretch written with zeros, for itself
+        and those that follow.
+        """
         old = self.total
-        new = old + max(blocks, _GROW_STEP, min(old // 32, 8192))
+        small = written < _WRITE_AHEAD_LIMIT
+        step = _WRITE_AHEAD if small else max(_GROW_STEP, min(old // 32, 8192))
+        new = old + max(blocks, step)
         if self.limit:
             new = min(new, self.limit)
         if new - old < blocks:
             return 0, 0
         self.device.resize(new * self.block_size)
+        if small:
+            for at in range(old, new, _GROW_STEP):
+                length = min(_GROW_STEP, new - at) * self.block_size
+                self.device.write(at * self.block_size, bytes(length))
         self.bitmap.resize(new)
         return old, blocks
 
@@ -180,16 +197,22 @@ class Space:
         group_blocks = limits.GROUP_BLOCKS
         self.bitmap.mark({block // group_blocks for block in counts})
 
-    def defer(self, txid: int, freed: bytes, *, young: bool = False) -> None:
-        """Blocks that transaction `txid` freed; `young` ones wait until it is proven as well."""
-        if freed:
-            (self.young if young else self.pending).append((txid, freed))
-            self.pending_blocks += packed_blocks(freed)
+    def defer(self, txid: int, unseen: bytes, seen: bytes = b"", young: bytes = b"") -> None:
+        """Blocks that transaction `txid` freed: those that no open reader can see, those that one
+        may see, and those written by transactions that were not flushed when this one began."""
+        for queue, freed in ((self.unseen, unseen), (self.seen, seen), (self.young, young)):
+            if freed:
+                queue.append((txid, freed))
+                self.pending_blocks += packed_blocks(freed)
 
-    def release(self, durable: int, proven: int) -> None:
-        """Make reusable what transactions up to `durable` freed, and the young ones up to
-        `proven`."""
-        for queue, limit in ((self.pending, durable), (self.young, proven)):
+    def release(self, durable: int, proven: int, oldest: int) -> None:
+        """Make reusable what transactions up to `durable` freed (`proven` for what is young), unless
+        a reader older than that may see it: `oldest` is the version of the oldest reader."""
+        for queue, limit in (
+            (self.unseen, durable),
+            (self.seen, min(durable, oldest)),
+            (self.young, min(proven, oldest)),
+        ):
             while queue and queue[0][0] <= limit:
                 _, freed = queue.popleft()
                 self.used -= self.bitmap.clear_packed(freed)
@@ -219,7 +242,7 @@ class Space:
     def waiting(self) -> Iterator[bytes]:
         """What is free for good and not reusable yet."""
         yield self.held
-        for queue in (self.pending, self.young):
+        for queue in (self.unseen, self.seen, self.young):
             for _, freed in queue:
                 yield freed
 

@@ -16,6 +16,7 @@ from . import limits
 from ._ledger import Ledger
 from ._tree import Tree
 from .catalog import Catalog, Root, check_dataset_name, split_snapshot
+from .codec import compress_lz4
 from .errors import ClosedError, ExistsError, UsageError
 from .format import dataset_key
 from .reaper import Stack, release
@@ -43,6 +44,7 @@ class Transaction:
         )
         self.ledger.dirty_limit = max(limits.MIN_CACHE // 2, store.cache_size // 2)
         self.ledger.spill = self._spill
+        self.ledger.compress = compress_lz4 if self.io.encoder.kind else None
         self.ledger.keep_old = bool(store.readers())
         self.catalog = Catalog(store.catalog_tree.fork(self.ledger))
         self.large = False

@@ -25,7 +25,6 @@ from .inode import (
     INODE,
     NAME,
     NO_INODE,
-    REGULAR,
     XATTR,
     Inode,
     make_key,
@@ -116,8 +115,8 @@ class Bulk:
     def claim(self, parent: Directory, name: bytes, inode: Inode) -> int:
         """The number for a file that is to be `name`, of the type that `inode` says.
 
-        A regular file keeps its number where it is overwritten, and loses what is in it; what else
-        is in the way goes. Sets `nlink`, and the time of birth of an old file.
+        A file of that type and of one name keeps its number, and loses what is in it; what else is
+        in the way goes. Sets `nlink`, and the time of birth of an old file.
         """
         kind = inode.type
         inode.nlink = 1
@@ -128,7 +127,7 @@ class Bulk:
                 if old_kind == DIRECTORY:
                     raise PathIsADirectoryError(self.nodes.path(parent.number, name))
                 old = self.nodes.get(number)
-                if old_kind == kind == REGULAR and old.nlink == 1:
+                if old_kind == kind and old.nlink == 1:
                     inode.btime_ns = old.btime_ns
                     self.tree.delete_range(make_key(number, XATTR), make_key(number, XATTR + 1))
                     self.tree.delete(make_key(number, DATA))

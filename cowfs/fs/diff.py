@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import starmap
 
 from .._tree import INLINE, TREE, Tree
 from ..blockio import BlockIO
 from ..errors import CorruptionError
-from ..format import NO_REF, unpack_blob, unpack_pointer
+from ..format import NO_REF, REF_SIZE, unpack_blob, unpack_pointer
 from ..report import Change
 from ..treediff import Cell, diff_items
 from .inode import (
@@ -43,9 +44,10 @@ class _File:
     inodes: tuple[Cell | None, Cell | None] | None = None
     gone: list[Name] = field(default_factory=list)
     come: list[Name] = field(default_factory=list)
-    content: tuple[Cell | None, Cell | None] | None = None
-    others: bool = False
-    """Whether attributes or entries differ."""
+    values: list[tuple[Cell | None, Cell | None]] = field(default_factory=list)
+    """Content and attributes that are stored differently."""
+    entries: bool = False
+    """Whether entries differ."""
 
 
 _ORDER = "-R+M"
@@ -113,7 +115,11 @@ class _Walk:
             self.changes.append(Change("R", self.before.path(before), self.after.path(after)))
         self.removed.update((self.before.path(name), old.type) for name in file.gone[renamed:])
         self.added.update((self.after.path(name), new.type) for name in file.come[renamed:])
-        if not file.others and _state(old) == _state(new) and not self._content(file):
+        if (
+            not file.entries
+            and _state(old) == _state(new)
+            and not any(starmap(self._differ, file.values))
+        ):
             return
         if number == ROOT:
             self.changes.append(Change("M", b"/"))
@@ -123,11 +129,8 @@ class _Walk:
             if name not in fresh:
                 self.changes.append(Change("M", self.after.path(name)))
 
-    def _content(self, file: _File) -> bool:
-        """Whether the content differs, not only the place where it is stored."""
-        if file.content is None:
-            return False
-        old, new = file.content
+    def _differ(self, old: Cell | None, new: Cell | None) -> bool:
+        """Whether two values differ, not only the places where they are stored."""
         if old is None or new is None or old[0] != new[0]:
             return True
         if old[0] == TREE:
@@ -135,20 +138,20 @@ class _Walk:
         return _proof(old) != _proof(new)
 
     def _records(self, old: bytes, new: bytes) -> bool:
-        trees = []
-        layout = set()
-        for cell, paths in ((old, self.before), (new, self.after)):
-            ref, size, record_size = unpack_blob(cell)
-            layout.add((size, record_size))
-            known = ref if ref != NO_REF else None
-            tree = paths.nodes.tree
-            trees.append(
-                Tree(self.io, self.io.cache, self.io.node_size, tree.owner, known, None, tree.label)
-            )
-        return len(layout) > 1 or any(
+        if old[REF_SIZE:] != new[REF_SIZE:]:
+            return True
+        return any(
             before is None or after is None or _proof(before) != _proof(after)
-            for _, before, after in diff_items(self.io, *trees)
+            for _, before, after in diff_items(
+                self.io, self._record_tree(self.before, old), self._record_tree(self.after, new)
+            )
         )
+
+    def _record_tree(self, side: _Paths, cell: bytes) -> Tree:
+        ref = unpack_blob(cell)[0]
+        tree = side.nodes.tree
+        known = ref if ref != NO_REF else None
+        return Tree(self.io, self.io.cache, self.io.node_size, tree.owner, known, None, tree.label)
 
     def result(self) -> list[Change]:
         """All changes, sorted by path."""
@@ -163,18 +166,20 @@ class _Walk:
         return self.changes
 
 
-def diff_fs(io: BlockIO, old: Tree, new: Tree) -> Iterator[Change]:
+def diff_fs(
+    io: BlockIO, old: Tree, new: Tree, visited: list[int] | None = None
+) -> Iterator[Change]:
     """Changes that lead from `old` to `new`, sorted by path (of a rename: the old one).
 
     "+" and "-" are names that came and went, of new, old and lasting files; "R" a file with another
     name instead of an old one; "M" other content, mode, owner, time of change or attributes, and of
     a directory other entries, for each name. A name that another file of the same type took over
-    is "M" too. Times of access do not count.
+    is "M" too. Times of access do not count. `visited` is as for diff_items.
     """
     walk = _Walk(io, old, new)
     number, file = NO_INODE, _File()
     try:
-        for key, before, after in diff_items(io, old, new):
+        for key, before, after in diff_items(io, old, new, visited):
             owner, kind, _ = split_key(key)
             if owner != number:
                 if number != NO_INODE:
@@ -182,12 +187,12 @@ def diff_fs(io: BlockIO, old: Tree, new: Tree) -> Iterator[Change]:
                 number, file = owner, _File()
             if kind == INODE:
                 file.inodes = before, after
-            elif kind == DATA:
-                file.content = before, after
+            elif kind in (DATA, XATTR):
+                file.values.append((before, after))
             elif kind == NAME:
                 (file.come if before is None else file.gone).append(split_name_key(key))
-            elif kind in (ENTRY, XATTR):
-                file.others = True
+            elif kind == ENTRY:
+                file.entries = True
         if number != NO_INODE:
             walk.file(number, file)
     except ValueError as error:

@@ -86,7 +86,8 @@ class Export:
             known = self._links.setdefault(number, path)
             if known is not path:
                 _replacing(path, lambda: os.link(known, path, follow_symlinks=False))
-                self._report(inode.size)
+                if inode.is_regular:
+                    self._report(inode.size)
                 return
         kind = inode.mode >> 12
         if inode.is_regular:

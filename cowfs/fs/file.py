@@ -11,11 +11,12 @@ import errno
 import io
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from ..blockio import BlockIO
-from ..errors import PathInvalidError, StaleFileError, UsageError
+from ..errors import ClosedError, PathInvalidError, StaleFileError, UsageError
 from ..limits import MIB, RECORD_SIZE
 from .inode import Inode
 from .nodes import Inodes
@@ -230,12 +231,16 @@ class RawFile(io.RawIOBase):
                 super().close()
             finally:
                 if self._files.let_go(self._number):
-                    with self._fs.writing() as nodes:
-                        nodes.forget(self._number)
+                    self._forget()
 
     def __repr__(self) -> str:
         state = " (closed)" if self.closed else ""
         return f"<cowfs file {self.name!r} mode={self.mode!r}{state}>"
+
+    def _forget(self) -> None:
+        # Whoever writes next deletes it where the store or transaction has ended.
+        with suppress(ClosedError), self._fs.writing() as nodes:
+            nodes.forget(self._number)
 
     def _check_open(self) -> None:
         if self.closed:

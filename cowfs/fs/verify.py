@@ -53,8 +53,15 @@ def faults(io: BlockIO, tree: Tree) -> Iterator[str]:
                 continue
             if number > highest:
                 yield f"inode {number}: above the counter of numbers"
-            for fault in _file(nodes, number, own):
-                yield f"inode {number}: {fault}"
+            try:
+                for fault in _file(nodes, number, own):
+                    yield f"inode {number}: {fault}"
+            except ValueError as error:
+                yield f"inode {number}: {error}"
+            except CorruptionError as error:
+                if error.block is not None:
+                    raise
+                yield f"inode {number}: {error.reason}"
     except ValueError as error:
         yield str(error)
 
@@ -109,11 +116,8 @@ def _file(nodes: Inodes, number: int, items: Iterator[_Item]) -> Iterator[str]:
         if names != (number != ROOT):
             yield f"a directory of {names} names"
         elif number != ROOT:
-            try:
-                for _ in nodes.ancestors(number):
-                    pass
-            except CorruptionError as error:
-                yield error.reason
+            for _ in nodes.ancestors(number):
+                pass
         return
     if entries:
         yield "no directory, but with entries"

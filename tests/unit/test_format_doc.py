@@ -76,7 +76,7 @@ def tables() -> dict[str, Table]:
     found = {}
     for position, cells in rows("| offset | size | field | meaning |"):
         paragraph = TEXT[:position].rstrip().rpartition("\n\n")[2]
-        declaration = re.findall(r"eclared as `(\w+\.\w+)`", paragraph)
+        declaration = re.findall(r"eclared as\s+`(\w+\.\w+)`", paragraph)
         name = declaration[-1] if declaration else paragraph
         offsets = [int(row[0]) for row in cells]
         sizes = [int(row[1]) for row in cells]

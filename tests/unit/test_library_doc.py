@@ -18,7 +18,7 @@ INTERNAL = {
     "own_blocks pinned size_of still tree_of view_root",
     "Transaction": "note_size prepare_space resize tree",
     "KV": "",
-    "FS": "handle",
+    "FS": "reading writing",
     "Volume": "",
 }
 """What layers below the user's use of each other."""

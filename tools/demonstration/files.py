@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sysconfig
@@ -265,8 +266,14 @@ def same_content(a: str, b: str) -> bool:
 
 def attributes(path: str) -> dict[str, bytes]:
     """The extended attributes of a file that a user may set."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise
     return {
         name: os.getxattr(path, name, follow_symlinks=False)
-        for name in os.listxattr(path, follow_symlinks=False)
+        for name in names
         if name.startswith("user.")
     }
