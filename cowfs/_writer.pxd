@@ -23,6 +23,7 @@ cdef class BlockWriter:
     cdef public list segments
     cdef public list runs
     cdef public uint64_t written
+    cdef public bint proving
     cdef int incompressible
     cdef int skip
 

@@ -15,6 +15,7 @@ class BlockWriter:
     segments: list[tuple[int, int]]
     runs: list[tuple[int, int, bytes]]
     written: int
+    proving: bool
     def __init__(
         self,
         device: Device,

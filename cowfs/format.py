@@ -382,6 +382,11 @@ def unpack_record(data: bytes) -> CommitRecord | None:
     )
 
 
+def unproven_next_block(data: bytes) -> int:
+    """Where a record that does not verify seems to lead, if it is one at all."""
+    return int(_RECORD.unpack_from(data)[4]) if len(data) >= _RECORD.size else 0
+
+
 # --- space tree: one item for each allocation group ---------------------------------------------
 
 _GROUP = struct.Struct("<BH")

@@ -27,7 +27,11 @@ from .format import (
     unpack_pointer,
     unpack_record,
     unpack_superblock,
+    unproven_next_block,
 )
+
+_NEARBY = 256
+"""Blocks behind a record that does not verify where the next one is looked for."""
 
 
 @dataclass(slots=True)
@@ -112,7 +116,8 @@ def read_superblocks(device: Device) -> list[Superblock]:
 def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord], None]) -> Log:
     """Walk the chain from the superblock's checkpoint to its end, and `visit` each record.
 
-    Raises FormatError where the image is cut short, CorruptionError where the checkpoint is gone.
+    Raises FormatError where the image is cut short, CorruptionError where the checkpoint is gone
+    or a record in the middle of the chain.
     """
     block_size = superblock.block_size
     chain: list[tuple[int, CommitRecord, bytes]] = []
@@ -138,6 +143,7 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
                 f"{superblock.total_blocks * block_size:,} at the last checkpoint"
             )
         raise CorruptionError("", superblock.record_block, "the checkpoint record is damaged")
+    _check_end(device, superblock, chain[-1][1])
     durable = max(superblock.durable_txid, *(record.durable_txid for _, record, _ in chain))
     log = Log(superblock, 0, b"", 0)
     log.proven_txid = durable
@@ -165,6 +171,32 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
         log.next_block = record.next_block
         log.note_record(block, record.overflow)
     return log
+
+
+def _check_end(device: Device, superblock: Superblock, last: CommitRecord) -> None:
+    """CorruptionError where the chain does not end because nothing followed.
+
+    A record that does not verify was in flight, unless one that was written later says that it had
+    arrived. That one is looked for where the damaged one leads to, and close behind.
+    """
+    block_size = superblock.block_size
+    damaged = last.txid < superblock.durable_txid
+    data = _read_blocks(device, block_size, last.next_block, _NEARBY)
+    data += _read_blocks(device, block_size, unproven_next_block(data), 1)
+    for at in range(0, len(data), block_size):
+        beyond = unpack_record(data[at : at + block_size])
+        if beyond is not None and beyond.uuid == superblock.uuid:
+            damaged = damaged or beyond.durable_txid > last.txid
+    if damaged:
+        raise CorruptionError(
+            "", last.next_block, f"the record of commit {last.txid + 1} is damaged"
+        )
+
+
+def _read_blocks(device: Device, block_size: int, block: int, blocks: int) -> bytes:
+    """Whole blocks, as many of them as there are."""
+    blocks = min(blocks, device.size() // block_size - block)
+    return device.read(block * block_size, blocks * block_size) if blocks > 0 else b""
 
 
 def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> None:

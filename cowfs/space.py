@@ -144,10 +144,10 @@ class Space:
         return runs + self.limit - self.total - blocks >= self.reserve
 
     def has_run(self, blocks: int) -> bool:
-        """Whether so many blocks are to be had in one run. Always true while there is plenty."""
-        if not self.limit or self.free > self.limit // 4:
+        """Whether so many blocks are to be had in one run. Always true where the image grows."""
+        if not self.limit or self.limit - self.total >= blocks:
             return True
-        return self.limit - self.total >= blocks or bool(self.bitmap.search(self._near, blocks)[1])
+        return bool(self.bitmap.search(self._near, blocks)[1])
 
     def _grow(self, blocks: int, written: int) -> tuple[int, int]:
         """A run of fresh blocks at the end; (0, 0) where the limit is reached.

@@ -340,6 +340,7 @@ class Transaction:
         """Past a few MiB, go over to flushing first, and use own blocks again at once."""
         if not self.large and self.io.writer.written > limits.ONE_FLUSH_LIMIT:
             self.large = self.ledger.reuse_own = True
+            self.io.writer.proving, self.io.writer.runs = False, []
         if self.ledger.own_freed:
             freed, self.ledger.own_freed = self.ledger.own_freed, []
             for word in freed:

@@ -90,7 +90,7 @@ def test_mkfs_writes_over_files_only(cowfs: Cowfs, tmp_path: Path) -> None:
     for name in ("dir", "fifo", "/dev/null"):
         assert "file" in cowfs.fails("mkfs", tmp_path / name, "--force", code=2)
     assert "link" in cowfs.fails("mkfs", tmp_path / "link", "--force")
-    assert "No such file" in cowfs.fails("mkfs", tmp_path / "no" / "a.cow")
+    assert "the directory does not exist" in cowfs.fails("mkfs", tmp_path / "no" / "a.cow")
 
 
 # --- datasets and snapshots ---------------------------------------------------------------------
