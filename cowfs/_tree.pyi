@@ -21,6 +21,7 @@ class Tree:
     inline_limit: int
     label: str
     resolve: Resolve
+    pin: object
     def __init__(
         self,
         source: Source,

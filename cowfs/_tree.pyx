@@ -77,6 +77,7 @@ cdef class Tree:
 
     `source.read(pointer, label)` gives the verified, decompressed bytes of a block.
     `resolve(kind, value)` gives the bytes of a large value; set by the layer that knows them.
+    `pin` is whatever has to stay alive as long as this tree, or a scan of it, is in use.
     """
 
     cdef object source
@@ -93,6 +94,7 @@ cdef class Tree:
     cdef bint compressible
     cdef public str label
     cdef public object resolve
+    cdef public object pin
     cdef bytes stored_ref
     cdef bint closed
 
@@ -124,6 +126,7 @@ cdef class Tree:
         tree.ledger = ledger
         tree.label = self.label if label is None else label
         tree.resolve = self.resolve
+        tree.pin = self.pin
         tree.root = self.root
         tree.items = self.items
         tree.stored_ref = self.stored_ref
@@ -756,6 +759,8 @@ cdef class Tree:
         """
         cdef int64_t count = 0
         cdef bytes before = None, key, value
+        cdef Node leaf = None
+        cdef uint64_t version = 0
         self.writing()
         self.ledger.grows = True
         for first, second in pairs:
@@ -771,8 +776,23 @@ cdef class Tree:
             count += 1
             if PyBytes_GET_SIZE(value) > self.inline_limit:
                 put_large(key, value)
-            elif not self.append(key, value):
+                leaf = None
+            elif (leaf is not None and leaf.dirty and self.version == version
+                    and leaf.insert(leaf.n, <const uint8_t*>PyBytes_AS_STRING(key),
+                                    <int>PyBytes_GET_SIZE(key), KIND_INLINE,
+                                    <const uint8_t*>PyBytes_AS_STRING(value),
+                                    <int>PyBytes_GET_SIZE(value))):
+                # Behind the key before, which is the last one of the last leaf.
+                self.items += 1
+            elif self.append(key, value):
+                leaf = self.root
+                while leaf.level:
+                    leaf = <Node>leaf.kids[leaf.n - 1]
+                version = self.version
+            else:
                 self.put(key, value)
+                leaf = None
+        self.version += 1
         return count
 
     cdef bint append(self, bytes key, bytes value) except -1:

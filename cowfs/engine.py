@@ -43,7 +43,7 @@ from .format import (
 )
 from .log import Log, follow, overflow_span, read_superblocks, settle, write_superblock
 from .session import FixedSession, Session
-from .space import NORMAL, Space, pack_runs, packed_runs
+from .space import Space, pack_runs, packed_runs
 from .transaction import Transaction
 
 _log = logging.getLogger("cowfs")
@@ -300,7 +300,7 @@ class Engine:
         self._writing_thread = me
         self._writing = tx
         self.io.broken = None
-        self.io.space.purpose, self.io.space.freeing = NORMAL, 0
+        self.io.space.begin()
         self._release_freed()
         txid = self.log.txid + 1
         self.io.writer.begin(txid)

@@ -37,6 +37,21 @@ class Session(Protocol):
         """Let go of the version; a second time does nothing."""
 
 
+class Pin:
+    """Keeps a version in place until it is released, or nobody refers to it any more."""
+
+    def __init__(self, on_release: Callable[[], None]) -> None:
+        self._on_release: Callable[[], None] | None = on_release
+
+    def release(self) -> None:
+        """Let go of the version; a second time does nothing."""
+        if self._on_release is not None:
+            on_release, self._on_release = self._on_release, None
+            on_release()
+
+    __del__ = release
+
+
 class FixedSession:
     """One tree for the whole time: a view's (read-only), or a transaction's working copy."""
 
@@ -53,7 +68,10 @@ class FixedSession:
         self.io = io
         self.readonly = readonly
         self.tree = tree
-        self._on_close = on_close
+        self._pin = Pin(on_close) if on_close is not None else None
+        if self._pin is not None:
+            # On the tree, since a scan outlives a view that nobody refers to: `store.at(…).items()`.
+            tree.pin = self._pin
 
     def reading(self) -> FixedSession:
         """The tree, in a `with` statement."""
@@ -82,14 +100,9 @@ class FixedSession:
 
     def close(self) -> None:
         """End a view; what a transaction handed out lives until the transaction ends."""
-        if self._on_close is not None:
-            on_close, self._on_close = self._on_close, None
+        if self._pin is not None:
             self.tree.close()
-            on_close()
-
-    def __del__(self) -> None:
-        if self._on_close is not None:
-            self.close()
+            self._pin.release()
 
 
 class Opener(Protocol):

@@ -33,7 +33,7 @@ NORMAL, DELETING, DESTROYING = range(3)
 """Who asks for space: what only deletes may use a part of the reserve, destroying all of it."""
 
 _SMALL_RUN = 64
-_LARGE_RUN = 1024
+_LARGE_RUN = 256
 _GROW_STEP = 256
 _WRITE_AHEAD = 512
 _WRITE_AHEAD_LIMIT = 1 << 20
@@ -74,6 +74,8 @@ class Space:
         self.short_of_runs = False
         """Whether a run as long as wanted was not to be had since compaction last looked."""
         self._near = 0
+        self._longest = _LARGE_RUN
+        """The longest run that is looked for: less once there was none, until the next transaction."""
         self._undiscarded: list[bytes] = []
         self.reserve_fixed()
 
@@ -97,6 +99,12 @@ class Space:
         """Blocks that could be handed out now, if the image grew to its limit."""
         return (self.limit or self.total) - self.used
 
+    def begin(self) -> None:
+        """A transaction begins."""
+        self.purpose = NORMAL
+        self.freeing = 0
+        self._longest = _LARGE_RUN
+
     # --- handing out ----------------------------------------------------------------------------
 
     def take_run(self, minimum: int, written: int) -> tuple[int, int]:
@@ -105,7 +113,7 @@ class Space:
         Runs are as long as what the transaction has `written` (in bytes) so far suggests. Raises
         OutOfSpaceError.
         """
-        goal = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
+        goal = max(minimum, min(self._longest, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             floor = (self.reserve, self.reserve // 2, 0)[self.purpose]
             if self.held and self.free - floor < goal:
@@ -125,7 +133,7 @@ class Space:
             self.let_go()
             start, length = self.bitmap.search(self._near, goal)
         while not length and goal > minimum:
-            goal = max(minimum, goal // 4)
+            self._longest = goal = max(minimum, goal // 2)
             start, length = self.bitmap.search(self._near, goal)
         if not length:
             start, length = self._grow(minimum, written)

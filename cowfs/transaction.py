@@ -92,8 +92,8 @@ class Transaction:
         self._check()
         if (kind == "volume") != (size is not None):
             raise UsageError("a volume needs a size, and only a volume has one")
-        if size is not None and not 0 < size <= limits.MAX_VALUE:
-            raise UsageError(f"size {size}: a volume has 1 to {limits.MAX_VALUE} bytes")
+        if size is not None and not (isinstance(size, int) and 0 < size <= limits.MAX_VALUE):
+            raise UsageError(f"size {size!r}: a volume has 1 to {limits.MAX_VALUE} bytes")
         self.ledger.grows = True
         self.catalog.add_dataset(
             name,

@@ -61,8 +61,8 @@ class Volume:
 
     def resize(self, size: int) -> None:
         """Another size; what lies beyond a smaller one is gone."""
-        if not 0 < size <= limits.MAX_VALUE:
-            raise UsageError(f"size {size}: a volume has 1 to {limits.MAX_VALUE} bytes")
+        if not (isinstance(size, int) and 0 < size <= limits.MAX_VALUE):
+            raise UsageError(f"size {size!r}: a volume has 1 to {limits.MAX_VALUE} bytes")
         with self._session.writing() as tree:
             blob = Blob(self._session.io, tree, BLOB_KEY)
             if blob.size > size:

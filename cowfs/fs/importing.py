@@ -11,12 +11,23 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import islice
 
-from ..blob import Blob, write_blob
+from ..blob import Blob, write_blob, write_value
 from ..limits import KIB
 from .bulk import Bulk, Directory, check_file_place
-from .inode import DATA, FLAG_SPARSE, NO_INODE, SYMLINK, XATTR, Inode, clamp_time, make_key
+from .inode import (
+    DATA,
+    FLAG_SPARSE,
+    NO_INODE,
+    SIZE_MAX,
+    SYMLINK,
+    XATTR,
+    Inode,
+    clamp_time,
+    make_key,
+)
 from .nodes import CHUNK, Inodes, Keep
 from .paths import locate
 
@@ -26,6 +37,40 @@ _BATCH = 4096
 """Entries of a directory that are sorted together: bounds memory where there are millions."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MEDIUM = 128 * KIB
+
+
+class _ReadAhead:
+    """Reads files chunk by chunk, one chunk ahead of whoever uses them."""
+
+    def __init__(self) -> None:
+        self._buffers: list[memoryview] = []
+        self._reader: ThreadPoolExecutor | None = None
+
+    def chunks(self, fd: int, start: int, stop: int) -> Iterator[memoryview]:
+        """What is in a file between two offsets; each chunk is good until the next is asked for."""
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, thread_name_prefix="cowfs-read")
+            self._buffers = [memoryview(bytearray(CHUNK)) for _ in range(2)]
+
+        def read(buffer: memoryview, offset: int) -> memoryview:
+            view = buffer[: max(stop - offset, 0)]
+            return view[: os.preadv(fd, [view], offset)]
+
+        here, ahead = self._buffers
+        coming = self._reader.submit(read, here, start)
+        try:
+            while chunk := coming.result():
+                start += len(chunk)
+                here, ahead = ahead, here
+                coming = self._reader.submit(read, here, start)
+                yield chunk
+        finally:
+            wait([coming])
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._reader is not None:
+            self._reader.shutdown()
 
 
 class Import:
@@ -42,10 +87,16 @@ class Import:
         self._progress = progress
         self._done = 0
         self._total = 0
-        self._buffer = memoryview(b"")
+        self._ahead = _ReadAhead()
 
     def run(self, source: bytes, target: bytes, follow: bool) -> None:
         """Copy `source` on the host to the path `target`."""
+        try:
+            self._run(source, target, follow)
+        finally:
+            self._ahead.close()
+
+    def _run(self, source: bytes, target: bytes, follow: bool) -> None:
         info = os.stat(source, follow_symlinks=follow)
         is_directory = stat.S_ISDIR(info.st_mode)
         place = locate(self._nodes, target, follow=not stat.S_ISLNK(info.st_mode))
@@ -194,13 +245,11 @@ class Import:
         if inode.size <= _MEDIUM and not inode.flags:
             data = os.pread(fd, _MEDIUM + 1, 0)
             if len(data) <= _MEDIUM:
-                write_blob(self._nodes.io, self._tree, key, [data])
+                write_value(self._nodes.io, self._tree, key, data)
                 self._report(len(data))
                 return len(data)
-        if not self._buffer:
-            self._buffer = memoryview(bytearray(CHUNK))
         if not inode.flags:
-            return write_blob(self._nodes.io, self._tree, key, self._chunks(fd, 0, None))
+            return write_blob(self._nodes.io, self._tree, key, self._chunks(fd, 0, SIZE_MAX))
         blob = Blob(self._nodes.io, self._tree, key)
         size = os.fstat(fd).st_size
         for start, stop in _data_ranges(fd, size):
@@ -212,16 +261,10 @@ class Import:
         blob.truncate(size)
         return size
 
-    def _chunks(self, fd: int, start: int, stop: int | None) -> Iterator[memoryview]:
-        """What is in a file between two offsets; each chunk is good until the next is asked for."""
-        while stop is None or start < stop:
-            view = self._buffer if stop is None else self._buffer[: stop - start]
-            length = os.preadv(fd, [view], start)
-            if not length:
-                return
-            yield view[:length]
-            self._report(length)
-            start += length
+    def _chunks(self, fd: int, start: int, stop: int) -> Iterator[memoryview]:
+        for chunk in self._ahead.chunks(fd, start, stop):
+            yield chunk
+            self._report(len(chunk))
 
     def _attributes(self, file: int | bytes, names: list[str], number: int) -> None:
         for own in sorted(os.fsencode(name) for name in names):

@@ -197,4 +197,6 @@ def sound_name(name: bytes) -> bool:
 
 def clamp_time(time_ns: int) -> int:
     """The nearest time that an inode can hold."""
-    return min(max(time_ns, TIME_MIN), TIME_MAX)
+    if TIME_MIN <= time_ns <= TIME_MAX:
+        return time_ns
+    return TIME_MIN if time_ns < 0 else TIME_MAX

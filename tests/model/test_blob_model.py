@@ -1,7 +1,7 @@
 """Large values against a bytearray.
 
-Model: a bytearray for each key, copied for a snapshot and for a reflink. Records are small in one of
-the machines, so that values move between their three forms (in the leaf, one extent, a tree of
+Model: a bytearray for each key, copied for a snapshot and for a reflink. Records are small in one
+of the machines, so that values move between their three forms (in the leaf, one extent, a tree of
 records) all the time.
 """
 
