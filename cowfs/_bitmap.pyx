@@ -192,24 +192,6 @@ cdef class Bitmap:
                 self.longest[group] = length
         return 0, 0
 
-    def sparse_segments(self, int shift, Py_ssize_t few, Py_ssize_t most):
-        """Marks (one byte for each segment of 1 << `shift` bits) on those that have more than `few`
-        bits set and at most `most`; how many clear bits these have; and how many segments there are
-        with no more than `few`."""
-        cdef Py_ssize_t length = <Py_ssize_t>1 << shift, segments = self.size >> shift
-        cdef bytearray marks = bytearray(segments)
-        cdef Py_ssize_t i, j, used, gain = 0, empty = 0
-        for i in range(segments):
-            used = 0
-            for j in range((i << shift) >> 6, ((i + 1) << shift) >> 6):
-                used += __builtin_popcountll(self.w[j])
-            if used <= few:
-                empty += 1
-            elif used <= most:
-                marks[i] = 1
-                gain += length - used
-        return marks, gain, empty
-
     def clear_in_runs(self, Py_ssize_t length):
         """Clear bits that lie in runs of at least `length`."""
         cdef Py_ssize_t at = self.next_clear(0), stop, total = 0
@@ -219,21 +201,6 @@ cdef class Bitmap:
                 total += stop - at
             at = self.next_clear(stop)
         return total
-
-    def fill_segments(self, const uint8_t[::1] marks, int shift):
-        """Set every clear bit in the marked segments; the runs that were clear."""
-        cdef Py_ssize_t i, at, stop, end
-        cdef list runs = []
-        for i in range(marks.shape[0]):
-            if marks[i]:
-                end = (i + 1) << shift
-                at = self.next_clear(i << shift)
-                while at < end:
-                    stop = min(self.next_set(at), end)
-                    runs.append((at, stop - at))
-                    self.change(at, stop - at, True)
-                    at = self.next_clear(stop)
-        return runs
 
     def copy(self):
         """Another bitmap with the same bits."""

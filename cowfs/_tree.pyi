@@ -63,9 +63,6 @@ class Tree:
     def load_sorted(
         self, pairs: Iterable[tuple[bytes, bytes]], put_large: Callable[[bytes, bytes], None]
     ) -> int: ...
-    def evacuate(
-        self, start: bytes | None, doomed: bytearray, shift: int, budget: int
-    ) -> tuple[bytes | None, int]: ...
     def flush(self, writer: BlockWriter) -> bytes | None: ...
 
 def node_items(

@@ -36,7 +36,7 @@ class BlockIO:
         space.node_blocks = -(-node_size // space.block_size)
         self.writer = BlockWriter(device, space, cache, encoder.kind, compress_lz4, checksum)
         self.broken: BaseException | None = None
-        """Why the transaction in progress cannot commit: it placed blocks that nothing refers to."""
+        """Why the transaction in progress cannot commit: nothing refers to blocks it placed."""
 
     def read(self, pointer: bytes, label: str) -> bytes:
         """The decompressed bytes that `pointer` (44 bytes or more) names.

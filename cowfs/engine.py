@@ -24,7 +24,6 @@ from .blob import resolver, write_value
 from .blockio import BlockIO
 from .catalog import CATALOG_OWNER, SPACE_OWNER, Catalog, Root
 from .codec import COMPRESSION_NAMES, Encoder
-from .compaction import Compaction
 from .device import Device
 from .errors import BusyError, ClosedError, CorruptionError, FailedError, ReadOnlyError, UsageError
 from .format import (
@@ -119,7 +118,6 @@ class Engine:
         self.io.writer.adopt(log.next_block)
         self.catalog_tree = self._tree(CATALOG_OWNER, catalog_ref, "(catalog)")
         self.space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
-        self.compaction = Compaction(space)
         self.durable_txid = log.txid
         self.failure: BaseException | None = None
         self._readers: dict[int, Reader] = {}

@@ -269,7 +269,7 @@ def unpack_delta(data: bytes) -> Delta:
 
 @dataclass(slots=True)
 class CommitRecord:
-    """One block for each commit: the new roots, what changed in space, and where the next one is."""
+    """One block for each commit: the new roots, what changed in space, where the next one is."""
 
     uuid: bytes
     txid: int

@@ -1,4 +1,4 @@
-"""Constants and limits, each with its unit and its reason. Nothing here may change a stored image."""
+"""Constants and limits, each with its unit and its reason. None may change a stored image."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class FixedSession:
         self.tree = tree
         self._pin = Pin(on_close) if on_close is not None else None
         if self._pin is not None:
-            # On the tree, since a scan outlives a view that nobody refers to: `store.at(…).items()`.
+            # On the tree: a scan outlives a view that nobody refers to, as `store.at(…).items()`.
             tree.pin = self._pin
 
     def reading(self) -> FixedSession:

@@ -2,10 +2,10 @@
 
 The map of blocks is a bitmap in memory, in allocation groups; counts are kept for shared blocks
 only. A block that a transaction frees is reusable once that transaction is durable and no open
-reader is older: until then it waits in a queue, still set in the bitmap. A reader can only see what was
-written before it opened: what came later waits in `unseen`, the rest in `seen`, so that a reader that
-is left open holds on to its own version and to nothing more. Blocks that were freed before
-the transaction that wrote them was flushed wait in `young` for longer: after a crash, that
+reader is older: until then it waits in a queue, still set in the bitmap. A reader can only see what
+was written before it opened: what came later waits in `unseen`, the rest in `seen`, so that a
+reader that is left open holds on to its own version and to nothing more. Blocks that were freed
+before the transaction that wrote them was flushed wait in `young` for longer: after a crash, that
 transaction proves itself by what it wrote, so these bytes must stay until something durable says
 that it needs no proof.
 
@@ -16,8 +16,8 @@ pending is free, since nobody reads an old version across a restart.
 
 from __future__ import annotations
 
-import struct
 import contextlib
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -64,19 +64,14 @@ class Space:
         self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
         self.pending_blocks = 0
-        self.held: bytes = b""
-        """Free runs in places that compaction empties: nothing new goes there meanwhile."""
         self.purpose = NORMAL
         self.freeing = 0
         """Blocks that the transaction in progress frees; see Transaction.prepare_space."""
         self.node_blocks = 1
         """Blocks of a full node."""
-        self.short_of_runs = False
-        """Whether a run as long as wanted was not to be had since compaction last looked."""
         self._near = 0
         self._longest = _LARGE_RUN
-        """The longest run that is looked for: less once there was none, until the next transaction."""
-        self._undiscarded: list[bytes] = []
+        """The longest run that is looked for: less once there was none, in one transaction."""
         self.reserve_fixed()
 
     def reserve_fixed(self) -> None:
@@ -116,22 +111,16 @@ class Space:
         goal = max(minimum, min(self._longest, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             floor = (self.reserve, self.reserve // 2, 0)[self.purpose]
-            if self.held and self.free - floor < goal:
-                self.let_go()
             spare = self.free - floor
             if spare < minimum or (self.purpose == NORMAL and not self._leaves_runs(minimum)):
                 raise self._full()
             goal = min(goal, spare)
         start, length = self.bitmap.search(self._near, goal)
-        self.short_of_runs = self.short_of_runs or not length
         if not length and (
             self.used - self.pending_blocks - self.freeing > _FULL * (self.total - _SLACK)
         ):
             with contextlib.suppress(OutOfSpaceError):  # of the host; smaller runs may do
                 start, length = self._grow(goal, written)
-        if not length and self.held and self.bitmap.search(self._near, minimum)[1] == 0:
-            self.let_go()
-            start, length = self.bitmap.search(self._near, goal)
         while not length and goal > minimum:
             self._longest = goal = max(minimum, goal // 2)
             start, length = self.bitmap.search(self._near, goal)
@@ -214,8 +203,8 @@ class Space:
                 self.pending_blocks += packed_blocks(freed)
 
     def release(self, durable: int, proven: int, oldest: int) -> None:
-        """Make reusable what transactions up to `durable` freed (`proven` for what is young), unless
-        a reader older than that may see it: `oldest` is the version of the oldest reader."""
+        """Make reusable what transactions up to `durable` freed (`proven` for what is young),
+        unless a reader older than that may see it: `oldest` is the oldest reader's version."""
         for queue, limit in (
             (self.unseen, durable),
             (self.seen, min(durable, oldest)),
@@ -226,20 +215,6 @@ class Space:
                 self.used -= self.bitmap.clear_packed(freed)
                 self.pending_blocks -= packed_blocks(freed)
 
-    def hold(self, marks: bytearray, shift: int) -> None:
-        """Hand nothing out in the marked segments (of 1 << `shift` blocks) until `let_go`."""
-        runs = self.bitmap.fill_segments(marks, shift)
-        self.held = pack_runs(runs)
-        blocks = sum(length for _, length in runs)
-        self.used += blocks
-        self.pending_blocks += blocks
-
-    def let_go(self) -> None:
-        """Make what is held free again."""
-        held, self.held = self.held, b""
-        self.used -= self.bitmap.clear_packed(held)
-        self.pending_blocks -= packed_blocks(held)
-
     def settled(self) -> Bitmap:
         """The map as it will be once everything that waits is free."""
         settled = self.bitmap.copy()
@@ -249,7 +224,6 @@ class Space:
 
     def waiting(self) -> Iterator[bytes]:
         """What is free for good and not reusable yet."""
-        yield self.held
         for queue in (self.unseen, self.seen, self.young):
             for _, freed in queue:
                 yield freed

@@ -110,7 +110,7 @@ class Store(Engine):
         self.reclaim()
 
     def diff(self, old: str, new: str) -> Iterator[Change]:
-        """What differs between two versions (snapshots, or datasets as they are now) of one kind."""
+        """What differs between two versions (snapshots, or datasets as they are) of one kind."""
         return diff(self, old, new)
 
     # --- what there is --------------------------------------------------------------------------

@@ -7,7 +7,6 @@ its ledger. So abandoning it means forgetting it, and committing it is `Engine.c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from ._tree import Tree
 from .catalog import Catalog, Root, check_dataset_name, split_snapshot
 from .codec import compress_lz4
 from .errors import ClosedError, ExistsError, UsageError
-from .format import dataset_key
 from .reaper import Stack, release
 from .session import FixedSession
 from .space import DELETING, DESTROYING, NORMAL
@@ -227,7 +225,6 @@ class Transaction:
                 raise ClosedError(
                     f"an earlier error broke this transaction ({self.io.broken}); begin another"
                 )
-            self._compact()
             self._store_trees()
             self._release_dropped()
             self.store.commit(self)
@@ -299,21 +296,6 @@ class Transaction:
             self._open[root.dataset] = (root, tree)
             self.catalog.put_dataset(root)
         return root
-
-    def _compact(self) -> None:
-        """Copy some nodes out of sparse places along with what is written anyway."""
-        written = (self.io.writer.written + self.ledger.dirty) // self.io.block_size
-        if written:
-            self.store.compaction.step(
-                self.txid, self.store.durable_txid, written, self._trees_from
-            )
-
-    def _trees_from(self, dataset: int) -> Iterator[tuple[int, Tree]]:
-        """(dataset id, tree) of each dataset from this id on."""
-        start, stop = dataset_key(dataset), dataset_key(1 << 63)
-        for key in list(self.catalog.tree.items_between(start, stop, False, 1)):
-            number = int.from_bytes(key[1:], "big")
-            yield number, self._open_root(self.catalog.by_id(number).name)[1]
 
     def _store_trees(self) -> None:
         for root, _ in list(self._open.values()):

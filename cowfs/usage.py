@@ -1,4 +1,4 @@
-"""Whose space it is: what each dataset and snapshot refers to, and what destroying it would free."""
+"""Whose space it is: what a dataset or snapshot refers to, and what destroying it would free."""
 
 from __future__ import annotations
 

@@ -156,7 +156,8 @@ def walk(store: cowfs.Store, ref: bytes, label: str) -> Iterator[Node]:
     stack = [(0, ref, b"")]
     while stack:
         depth, ref, low = stack.pop()
-        level, items, problem = unpack_pointer(ref).level, [], ""
+        level, problem = unpack_pointer(ref).level, ""
+        items: list[tuple[bytes, int, bytes]] = []
         if level != DATA_LEVEL:
             try:
                 level, items = node_items(store.io, store.io.node_size, ref, label)

@@ -24,9 +24,7 @@ from .machine import run
 KEYS = st.sampled_from([b"a", b"b", b"c"])
 Place = tuple[int, int]
 """So many records, and so many bytes."""
-PLACES = st.tuples(
-    st.integers(0, 12), st.integers(-3, 3) | st.sampled_from([100, 895, 897, 3000])
-)
+PLACES = st.tuples(st.integers(0, 12), st.integers(-3, 3) | st.sampled_from([100, 895, 897, 3000]))
 
 
 class BlobMachine(RuleBasedStateMachine):

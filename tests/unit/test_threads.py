@@ -248,3 +248,18 @@ def test_a_forgotten_view_is_no_reader_any_more(store: cowfs.Store) -> None:
     assert len(store.readers()) == 1
     del view
     assert store.readers() == []
+
+
+def test_a_scan_keeps_its_view(make_store: MakeStore) -> None:
+    store = make_store(cache=1 << 20)
+    data = store.create("a")
+    data.update((b"%03d" % n, noise(900, n)) for n in range(500))
+    before = contents(store)["a"]
+    scan = store.at("a").items()
+    assert len(store.readers()) == 1
+    for round_ in range(5):
+        data.update((b"%03d" % n, noise(900, round_)) for n in range(0, 500, 9))
+        store.io.cache.clear()
+    assert dict(scan) == before
+    del scan
+    assert store.readers() == []
