@@ -66,7 +66,7 @@ cdef class Node(Entry):
     cdef bint replace(self, int i, int kind, const uint8_t* value, int vlen) except -1
     cdef void remove(self, int i, int count) noexcept
     cdef int compact(self) except -1
-    cdef int enlarge(self, int capacity) except -1
+    cdef int repage(self, int capacity) except -1
     cdef Node split(self, int at, int small, int capacity)
     cdef bytes packed(self, uint64_t owner, uint64_t txid)
     cdef void set_pointer(self, const uint8_t* pointer) noexcept

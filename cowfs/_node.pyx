@@ -447,8 +447,8 @@ cdef class Node(Entry):
         self.garbage = 0
         return 0
 
-    cdef int enlarge(self, int capacity) except -1:
-        """Give a dirty node a larger page."""
+    cdef int repage(self, int capacity) except -1:
+        """Give a dirty node a page of another size, in which its cells have room."""
         cdef bytes page = PyBytes_FromStringAndSize(NULL, capacity)
         cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
         cdef int cells = self.size - self.low
@@ -461,15 +461,15 @@ cdef class Node(Entry):
         return 0
 
     cdef Node split(self, int at, int small, int capacity):
-        """Move the cells from slot `at` on into a new dirty node: one of `small` bytes if they fill
-        less than three quarters of that, else of `capacity` bytes."""
+        """Move the cells from slot `at` on into a new dirty node. Both have `small` bytes where
+        that is enough for what they hold, else `capacity`."""
         cdef Node right
         cdef int i, length, total = HEADER
         cdef uint8_t* cell
         for i in range(at, self.n):
             cell = self.cell(i)
             total += CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2) + 2
-        right = new_node(self.level, small if 4 * total < 3 * small else capacity)
+        right = new_node(self.level, small if total <= small else capacity)
         for i in range(at, self.n):
             cell = self.cell(i)
             length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
@@ -486,6 +486,8 @@ cdef class Node(Entry):
         right.build_heads()
         self.build_heads()
         self.compact()
+        if self.size > small and self.used() <= small:
+            self.repage(small)
         return right
 
     cdef bytes packed(self, uint64_t owner, uint64_t txid):

@@ -330,7 +330,7 @@ cdef class Tree:
     cdef Node writable_copy(self, Node node):
         """A dirty copy of a clean, loaded node, with the counts put right."""
         cdef Node copy = node.copy(
-            self.small if 8 * node.used() < 7 * self.small else self.node_size)
+            self.small if node.used() <= self.small else self.node_size)
         self.ledger.dirty += self.node_size
         if self.account(node) and not self.ledger.keep_old:
             self.cache.forget(node)
@@ -463,7 +463,7 @@ cdef class Tree:
             self.splits += 1
             if not self.compressible:
                 return False
-        node.enlarge(self.node_size)
+        node.repage(self.node_size)
         return True
 
     cdef int insert_split(self, Node node, int at, const uint8_t* key, int klen, int kind,
@@ -552,7 +552,7 @@ cdef class Tree:
         if node.insert(at, key, klen, kind, value, vlen):
             return 0
         if node.size < self.node_size:
-            node.enlarge(self.node_size)
+            node.repage(self.node_size)
             if node.insert(at, key, klen, kind, value, vlen):
                 return 0
         raise AssertionError("a split left no room")
@@ -628,7 +628,7 @@ cdef class Tree:
         if right.p == NULL:
             self.load(right)
         if left.size < left.used() + right.used() + klen + CELL_HEADER:
-            left.enlarge(self.node_size)
+            left.repage(self.node_size)
         if right.dirty:
             self.ledger.dirty -= self.node_size
         else:

@@ -352,9 +352,8 @@ class Engine:
             ).pack()
             overflow: list[bytes] = []
             if len(delta) > _INLINE_DELTA:
-                parts = [
-                    delta[i : i + _OVERFLOW_EXTENT] for i in range(0, len(delta), _OVERFLOW_EXTENT)
-                ]
+                step = min(_OVERFLOW_EXTENT, self.io.record_size())
+                parts = [delta[i : i + step] for i in range(0, len(delta), step)]
                 overflow, delta = self.io.write_extents(list(parts)), b""
             record = CommitRecord(
                 uuid=log.superblock.uuid,

@@ -13,6 +13,8 @@ import cowfs
 from cowfs import format as layout
 from cowfs import limits
 from cowfs.codec import checksum, decompress, encode
+from cowfs.device import MemoryDevice
+from cowfs.log import read_superblocks
 
 from ..plain import noise, text
 
@@ -88,15 +90,12 @@ def test_newer_formats_and_unknown_features_are_named() -> None:
 
 
 def test_features_that_allow_only_reading_are_honoured() -> None:
-    from cowfs.device import MemoryDevice
-    from cowfs.log import read_superblocks
-
     device = MemoryDevice()
     with cowfs.open_device(device, parameters=cowfs.Parameters()) as store:
         store.create("a")[b"k"] = b"v"
     newest = read_superblocks(device)[0]
     flagged = replace(newest, sequence=newest.sequence + 1, read_only=0x40).pack()
-    device.write(flagged and (newest.sequence + 1) % limits.SUPERBLOCK_SLOTS * 4096, flagged)
+    device.write((newest.sequence + 1) % limits.SUPERBLOCK_SLOTS * 4096, flagged)
     with pytest.raises(cowfs.ReadOnlyError, match="0x40"):
         cowfs.open_device(device)
     with cowfs.open_device(device, readonly=True) as store:
@@ -130,26 +129,29 @@ def test_random_deltas_are_refused_or_taken(data: bytes) -> None:
     assert delta.pack()[:12] == data[:12] and len(delta.pack()) <= len(data)
 
 
-@given(
-    st.binary(min_size=16, max_size=16),
-    U64,
-    DIGEST,
-    U64,
-    U64,
-    U64,
-    st.integers(0, 3),
-    REF,
-    REF,
-    RUNS,
-    st.lists(st.binary(min_size=44, max_size=44), max_size=5),
-    st.binary(max_size=1000),
+RECORDS = st.builds(
+    layout.CommitRecord,
+    uuid=DIGEST,
+    txid=U64,
+    previous=DIGEST,
+    next_block=U64,
+    total_blocks=U64,
+    durable_txid=U64,
+    flags=st.integers(0, 3),
+    catalog=REF,
+    space=REF,
+    runs=RUNS,
+    overflow=st.lists(st.binary(min_size=44, max_size=44), max_size=5),
+    delta=st.binary(max_size=1000),
 )
-def test_commit_records(uuid: bytes, txid: int, previous: bytes, *rest: object) -> None:
-    record = layout.CommitRecord(uuid, txid, previous, *rest)  # type: ignore[arg-type]
+
+
+@given(RECORDS, st.randoms(use_true_random=False))
+def test_commit_records(record: layout.CommitRecord, chance: random.Random) -> None:
     data = record.pack(4096)
     assert data is not None and len(data) == 4096
     assert layout.unpack_record(data) == record
-    chance = random.Random(txid)
+    assert layout.unproven_next_block(data) == record.next_block
     for _ in range(10):
         damaged = bytearray(data)
         damaged[chance.randrange(4096)] ^= 1 << chance.randrange(8)
