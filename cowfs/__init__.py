@@ -13,7 +13,7 @@ See docs/library.md.
 
 from __future__ import annotations
 
-from .engine import Parameters, Reader
+from .engine import Reader
 from .errors import (
     BusyError,
     ClosedError,
@@ -32,6 +32,7 @@ from .errors import (
 )
 from .fs import FS
 from .kv import KV
+from .parameters import Parameters
 from .report import Change, Entry, Fault, Report, SpaceReport
 from .store import Store, open, open_device
 from .transaction import Transaction

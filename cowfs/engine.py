@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from .blockio import BlockIO
 from .catalog import CATALOG_OWNER, SPACE_OWNER, Catalog, Root
 from .codec import COMPRESSION_NAMES, Encoder
 from .device import Device
-from .errors import BusyError, ClosedError, CorruptionError, FailedError, ReadOnlyError, UsageError
+from .errors import BusyError, ClosedError, FailedError, ReadOnlyError
 from .format import (
     CHECKSUM_SIZE,
     FLAG_CHECKPOINT,
@@ -36,11 +37,11 @@ from .format import (
     Delta,
     Run,
     Superblock,
-    check_label,
     group_key,
-    unpack_delta,
 )
-from .log import Log, follow, overflow_span, read_superblocks, settle, write_superblock
+from .log import Log, follow, read_superblocks, settle, write_superblock
+from .parameters import Parameters
+from .recovery import Recovery
 from .session import FixedSession, Session
 from .space import Space, pack_runs, packed_runs
 from .transaction import Transaction
@@ -63,35 +64,7 @@ class Reader:
     """Seconds since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What mkfs decides. Sizes are in bytes; `size` None lets the image grow as needed."""
-
-    size: int | None = None
-    block_size: int = limits.DEFAULT_BLOCK_SIZE
-    node_size: int = limits.DEFAULT_NODE_SIZE
-    compression: str = "lz4"
-    label: str = ""
-
-    def check(self) -> None:
-        """Raise UsageError where a value is not allowed."""
-        if self.block_size not in limits.BLOCK_SIZES:
-            raise UsageError(f"block size {self.block_size}: allowed are {limits.BLOCK_SIZES}")
-        if self.node_size not in limits.NODE_SIZES:
-            raise UsageError(f"node size {self.node_size}: allowed are {limits.NODE_SIZES}")
-        if self.compression not in COMPRESSION_NAMES:
-            raise UsageError(f"compression {self.compression!r}: allowed are lz4 and none")
-        smallest = limits.MIN_IMAGE_BLOCKS * self.block_size
-        if self.size is not None and not (
-            isinstance(self.size, int) and smallest <= self.size <= limits.MAX_VALUE
-        ):
-            raise UsageError(
-                f"size {self.size!r}: an image has {smallest} to {limits.MAX_VALUE} bytes"
-            )
-        check_label(self.label)
-
-
-class Engine:
+class Engine(ABC):
     """What is below the user's `Store`: versions, transactions and the commit protocol."""
 
     def __init__(
@@ -110,7 +83,6 @@ class Engine:
         self.device = device
         self.readonly = readonly
         self.cache_size = cache_size
-
         self.punch = punch
         self.log = log
         encoder = Encoder(superblock.compression, superblock.block_size)
@@ -249,9 +221,9 @@ class Engine:
         tree.resolve = resolver(self.io, label)
         return tree
 
+    @abstractmethod
     def make_object(self, root: Root, session: Session) -> Any:
         """The KV, FS or Volume for a session; the store above knows them."""
-        raise NotImplementedError
 
     @contextmanager
     def open_change(self, name: str) -> Iterator[Tree]:
@@ -630,64 +602,19 @@ class Engine:
                 f"{device.name}: has features {unknown:#x} that this cowfs can only read; "
                 "open it with 'r'"
             )
-        loader = _Loader(device, superblock)
-        log = follow(device, superblock, loader.visit)
-        loader.io.space.recount()
+        found = Recovery(device, superblock)
+        log = follow(device, superblock, found.visit)
+        found.io.space.recount()
         if not readonly:
-            settle(device, log, superblock, loader.io.space.total)
+            settle(device, log, superblock, found.io.space.total)
         return cls(
             device,
             superblock,
             log,
-            loader.io.space,
-            loader.catalog_ref,
-            loader.space_ref,
+            found.io.space,
+            found.catalog_ref,
+            found.space_ref,
             readonly=readonly,
             cache_size=cache_size,
             punch=punch,
         )
-
-
-class _Loader:
-    """Builds the space map and the roots from the records of the log."""
-
-    def __init__(self, device: Device, superblock: Superblock) -> None:
-        self.device = device
-        self.superblock = superblock
-        self.catalog_ref: bytes | None = None
-        self.space_ref: bytes | None = None
-        self._start(superblock.total_blocks)
-
-    def _start(self, total: int) -> None:
-        superblock = self.superblock
-        space = Space(self.device, superblock.block_size, total, superblock.limit_blocks)
-        encoder = Encoder(superblock.compression, superblock.block_size)
-        self.io = BlockIO(
-            self.device, space, Cache(limits.MIN_CACHE), encoder, superblock.node_size
-        )
-
-    def visit(self, record: CommitRecord) -> None:
-        """Take over what a record says."""
-        label = "(commit record)"
-        if record.flags & FLAG_CHECKPOINT:
-            self._start(record.total_blocks)
-            self.space_ref = record.space if record.space != NO_REF else None
-            tree = Tree(
-                self.io, self.io.cache, self.io.node_size, SPACE_OWNER, self.space_ref, None, label
-            )
-            tree.resolve = resolver(self.io, "(space map)")
-            for key, value in tree.items_between():
-                self.io.space.load_group(int.from_bytes(key, "big"), value)
-            self.io.space.reserve_fixed()
-            self.io.space.bitmap.clean()
-        if record.total_blocks > self.io.space.total:
-            self.io.space.bitmap.resize(record.total_blocks)
-        packed = record.delta or b"".join(self.io.read(p, label) for p in record.overflow)
-        try:
-            self.io.space.apply_delta(unpack_delta(packed))
-            for pointer in record.overflow:
-                self.io.space.bitmap.set(*overflow_span(pointer, self.io.block_size))
-            self.io.space.bitmap.set(record.next_block, 1)
-        except ValueError as error:
-            raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
-        self.catalog_ref = record.catalog if record.catalog != NO_REF else None

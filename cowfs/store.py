@@ -11,10 +11,11 @@ from .catalog import Root
 from .check import check, scrub
 from .device import Device, FileDevice, check_image_path
 from .diff import diff
-from .engine import Engine, Parameters
+from .engine import Engine
 from .errors import UsageError
 from .fs import FS
 from .kv import KV
+from .parameters import Parameters
 from .report import Change, Entry, Report, SpaceReport
 from .session import LiveSession, Session
 from .usage import entries, space_report

@@ -7,4 +7,4 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 def run(machine: type[RuleBasedStateMachine]) -> None:
     """Many random sequences of the machine's rules; the shortest that fails is shown."""
-    run_state_machine_as_test(machine)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine)

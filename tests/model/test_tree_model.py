@@ -186,7 +186,7 @@ class TreeMachine(RuleBasedStateMachine):
     @rule()
     def spill(self) -> None:
         """What is dirty is stored in the middle of the transaction, as when memory runs short."""
-        self.tx.ledger.spill()
+        self.tx.ledger.spill()  # type: ignore[misc]
 
     @rule()
     def forget_cache(self) -> None:

@@ -80,9 +80,9 @@ def read_all(device: MemoryDevice) -> Contents | None:
 def offsets(chance: random.Random) -> list[int]:
     """Places in a block: all of the start, some of the rest, the checksum at the end."""
     return [
-        *chance.sample(range(130), 12),
-        *chance.sample(range(130, BLOCK - 16), 12),
-        *chance.sample(range(BLOCK - 16, BLOCK), 2),
+        *chance.sample(range(130), 6),
+        *chance.sample(range(130, BLOCK - 16), 3),
+        *chance.sample(range(BLOCK - 16, BLOCK), 1),
     ]
 
 

@@ -116,7 +116,7 @@ def test_deltas(delta: layout.Delta) -> None:
     data = delta.pack()
     assert layout.unpack_delta(data) == delta
     for damaged in (data[:-1], data + b"x", b"", data[:11]):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             layout.unpack_delta(damaged)
 
 
@@ -173,7 +173,7 @@ def test_groups(bitmap: bytes, counts: dict[int, int]) -> None:
         data = layout.pack_group(bits, items)
         assert layout.unpack_group(data, 16) == (bits, items)
         for damaged in (data[:-1], data + b"x", b"\7" + data[1:], b""):
-            with pytest.raises(ValueError, match="."):
+            with pytest.raises(ValueError, match=r"."):
                 layout.unpack_group(damaged, 16)
 
 
@@ -192,7 +192,7 @@ def test_roots(
     data = layout.pack_root(kind, created, txid, size, record, name, ref)
     assert layout.unpack_root(data) == (kind, created, txid, size, record, name, ref)
     for damaged in (data[:10], data + b"x"):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             layout.unpack_root(damaged)
 
 

@@ -83,7 +83,7 @@ def look(page: bytes, level: int) -> None:
 
 
 def test_there_are_pages_of_several_levels() -> None:
-    assert set(PAGES) == {0, 1, 2}
+    assert set(PAGES) >= {0, 1, 2}
     for level, page in PAGES.items():
         look(page, level)
 

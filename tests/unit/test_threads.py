@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_readers_in_threads_see_whole_versions_while_blocks_are_reused(
                     assert number_of(later) >= number
             found.add(number)
 
-    readers = [Runner(lambda found=found: read(found)) for found in seen]
+    readers = [Runner(partial(read, found)) for found in seen]
     number = 0
     while number < 300 or not all(len(found) > 5 for found in seen):
         number += 1

@@ -122,13 +122,12 @@ def test_views_of_volumes_cannot_be_changed(store: cowfs.Store) -> None:
     store.snapshot("v@x")
     for name in ("v", "v@x"):
         with store.at(name) as view:
-            for change in (
-                lambda view=view: view.pwrite(b"new", 0),
-                lambda view=view: view.discard(0, 10),
-                lambda view=view: view.resize(10),
-            ):
-                with pytest.raises(cowfs.ReadOnlyError):
-                    change()
+            with pytest.raises(cowfs.ReadOnlyError):
+                view.pwrite(b"new", 0)
+            with pytest.raises(cowfs.ReadOnlyError):
+                view.discard(0, 10)
+            with pytest.raises(cowfs.ReadOnlyError):
+                view.resize(10)
             assert view.pread(3, 0) == b"old"
 
 
