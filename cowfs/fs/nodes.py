@@ -580,13 +580,12 @@ class Inodes:
     def _delete(self, numbers: list[int]) -> None:
         """Delete all items of some inodes; neighbours go together."""
         numbers.sort()
-        first = last = numbers[0]
-        for number in numbers[1:]:
-            if number != last + 1:
-                self.tree.delete_range(make_key(first, 0), make_key(last + 1, 0))
-                first = number
-            last = number
-        self.tree.delete_range(make_key(first, 0), make_key(last + 1, 0))
+        first = 0
+        for at, number in enumerate(numbers, 1):
+            first = first or number
+            if at == len(numbers) or numbers[at] != number + 1:
+                self.tree.delete_range(make_key(first, 0), make_key(number + 1, 0))
+                first = 0
 
 
 def check_name(name: bytes) -> None:

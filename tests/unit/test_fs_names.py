@@ -319,6 +319,20 @@ def test_remove_tree_leaves_nothing(fs: FS) -> None:
         assert len(nodes.tree) == 6
 
 
+@pytest.mark.parametrize("count", [0, 1, 4095, 4096, 4097])
+def test_remove_tree_removes_large_directories(store: cowfs.Store, count: int) -> None:
+    store.create("files", kind="fs")
+    with store.transaction() as tx:
+        fs = tx["files"]
+        fs.mkdir("d")
+        for number in range(count):
+            fs.mknod(f"d/{number}")
+        fs.mkdir("after")
+    store["files"].remove_tree("d")
+    assert store["files"].listdir() == ["after"]
+    assert_sound(store)
+
+
 def test_symlinks_hold_what_they_are_given(fs: FS) -> None:
     longest = "x/" * 2047 + "x"
     fs.symlink(longest, "s")
