@@ -159,9 +159,9 @@ cdef class BlockWriter:
         self.written += padded
         return block
 
-    def write(self, bytes data):
+    def write(self, const uint8_t[::1] data):
         """Place bytes of any length in one run; returns their first block."""
-        return self.place(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        return self.place(&data[0], data.shape[0])
 
     cdef int write_node(self, Node node, uint64_t owner) except -1:
         """Store a dirty node whose children are stored: it is clean afterwards.

@@ -38,6 +38,11 @@ _BATCH = 32
 Cell = tuple[int, bytes]
 
 
+def _is_zeros(data: memoryview) -> bool:
+    """Whether there are only zeros in a record; a look at its start mostly tells."""
+    return data[:16] == _ZEROS[: min(16, len(data))] and bytes(data) == _ZEROS[: len(data)]
+
+
 class Blob:
     """The bytes in the cell `key` of `tree`; a missing cell reads as no bytes.
 
@@ -344,11 +349,9 @@ def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | mem
     def store(data: bytes | bytearray | memoryview) -> None:
         nonlocal number
         view = memoryview(data)
-        parts = [bytes(view[i : i + record_size]) for i in range(0, len(view), record_size)]
+        parts = [view[i : i + record_size] for i in range(0, len(view), record_size)]
         kept = [
-            (_NUMBER.pack(number + i), part)
-            for i, part in enumerate(parts)
-            if part != _ZEROS[: len(part)]
+            (_NUMBER.pack(number + i), part) for i, part in enumerate(parts) if not _is_zeros(part)
         ]
         number += len(parts)
         pointers = io.write_extents([part for _, part in kept])

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import lz4.block
 import xxhash
 
+_CORES = os.cpu_count() or 1
+
 RAW = 0
 LZ4 = 1
 COMPRESSION_NAMES = {"none": RAW, "lz4": LZ4}
@@ -45,14 +47,17 @@ def decompress(kind: int, data: bytes, length: int) -> bytes:
     return plain
 
 
-def encode(data: bytes | memoryview, kind: int, block_size: int) -> tuple[int, bytes, bytes]:
-    """(compression, stored bytes, checksum) of one record: compressed if that saves a block."""
+Encoded = tuple[int, bytes | memoryview, bytes]
+"""Compression, what is to be stored (the record itself where it does not shrink), checksum."""
+
+
+def encode(data: bytes | memoryview, kind: int, block_size: int) -> Encoded:
+    """One record, compressed if that saves a block."""
     if kind == LZ4 and len(data) > block_size:
         packed = compress_lz4(data)
         if -(-len(packed) // block_size) < -(-len(data) // block_size):
             return LZ4, packed, checksum(packed)
-    raw = bytes(data)
-    return RAW, raw, checksum(raw)
+    return RAW, data, checksum(data)
 
 
 class Encoder:
@@ -63,17 +68,16 @@ class Encoder:
         self.block_size = block_size
         self._pool: ThreadPoolExecutor | None = None
 
-    def encode(self, data: bytes | memoryview) -> tuple[int, bytes, bytes]:
+    def encode(self, data: bytes | memoryview) -> Encoded:
         """`encode` of one record, in the calling thread."""
         return encode(data, self.kind, self.block_size)
 
-    def encode_many(self, records: list[bytes | memoryview]) -> Iterable[tuple[int, bytes, bytes]]:
+    def encode_many(self, records: list[bytes | memoryview]) -> Iterable[Encoded]:
         """`encode` of each record, in order."""
-        cores = os.cpu_count() or 1
-        if len(records) < 2 or cores < 2:
+        if len(records) < 2 or _CORES < 2:
             return [self.encode(record) for record in records]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(cores, thread_name_prefix="cowfs-codec")
+            self._pool = ThreadPoolExecutor(_CORES, thread_name_prefix="cowfs-codec")
         return self._pool.map(self.encode, records)
 
     def close(self) -> None:

@@ -181,6 +181,11 @@ class FileDevice:
             os.close(self._fd)
             self._fd = -1
 
+    def __del__(self) -> None:
+        # An interrupt can come between opening the file and whoever would close it.
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
 
 def check_image_path(path: str) -> str:
     """The path as text, or UsageError where no file can have it."""

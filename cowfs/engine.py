@@ -509,7 +509,7 @@ class Engine(ABC):
     def _settle(self) -> None:
         """Leave a checkpoint behind, and the free space to the host."""
         self._readers.clear()
-        if self.log.records > 1:
+        if self.log.records > 1 or self.io.space.slack_at_end() > limits.GROUP_BLOCKS // 8:
             with self.transaction() as tx:
                 self.io.writer.finish_run()
                 self.io.space.shrink()

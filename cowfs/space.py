@@ -239,11 +239,16 @@ class Space:
                 yield at, stop - at
             at = self.bitmap.next_clear(stop)
 
-    def shrink(self) -> None:
-        """Forget the free blocks at the end, all but a few."""
+    def slack_at_end(self) -> int:
+        """Free blocks behind the last one in use."""
         last = self.total
         while last > limits.MIN_IMAGE_BLOCKS and not self.bitmap.test(last - 1):
             last -= 1
+        return self.total - last
+
+    def shrink(self) -> None:
+        """Forget the free blocks at the end, all but a few."""
+        last = self.total - self.slack_at_end()
         self.bitmap.resize(min(self.total, max(limits.MIN_IMAGE_BLOCKS, last + _SMALL_RUN)))
 
     # --- checkpoint -----------------------------------------------------------------------------

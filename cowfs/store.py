@@ -37,7 +37,7 @@ class Store(Engine):
         if root.kind == "kv":
             return KV(session)
         if root.kind == "fs":
-            return FS(session)
+            return FS(session, created_ns=root.created_ns)
         return Volume(
             session,
             (lambda: root.size) if session.readonly else (lambda: self.size_of(session.name)),

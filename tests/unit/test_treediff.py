@@ -50,7 +50,9 @@ def test_diff_of_ten_changes_in_100_000_keys_reads_few_nodes(make_store: MakeSto
     store.snapshot("a@2")
     changed = [("M", b"%08d" % (n * 9973)) for n in range(10)]
     assert found(store, "a@1", "a@2") == changed
-    assert nodes_read(store, "a@1", "a@2") <= 10 * 2 * 3 + 2  # both sides: leaf and two above; the roots
+    assert (
+        nodes_read(store, "a@1", "a@2") <= 10 * 2 * 3 + 2
+    )  # both sides: leaf and two above; the roots
     assert nodes_read(store, "a@1", "a@1") == 0
     with store.transaction() as tx:  # the same ten next to each other, added and removed
         for n in range(5):
