@@ -323,16 +323,20 @@ cdef class Node(Entry):
 
     cdef Node copy(self, int capacity):
         """A dirty node with the same items. The children are shared, being immutable."""
+        # Making an object can run the garbage collector, and so another thread that evicts.
+        cdef bytes held = self.page
+        cdef uint8_t* p = self.p
+        cdef list kids = self.kids
         cdef Node node = new_node(self.level, capacity)
         cdef int cells = self.size - self.low
-        memcpy(node.p, self.p, HEADER + 2 * self.n)
-        memcpy(node.p + capacity - cells, self.p + self.low, cells)
+        memcpy(node.p, p, HEADER + 2 * self.n)
+        memcpy(node.p + capacity - cells, p + self.low, cells)
         node.n = self.n
         node.low = capacity - cells
         node.garbage = self.garbage
         node.last = self.last
         if self.level:
-            node.kids = list(self.kids)
+            node.kids = list(kids)
         if node.heads_room < self.n:
             free(node.heads)
             node.heads_room = 0

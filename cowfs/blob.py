@@ -399,9 +399,13 @@ def share_blob_between(
         return
     kind, raw = cell
     block = int.from_bytes(raw[:8], "little") if kind != INLINE else 0
-    if block:
-        target.edits.share(block)
-    target.put(target_key, raw, kind)
+    try:
+        if block:
+            target.edits.share(block)
+        target.put(target_key, raw, kind)
+    except BaseException as error:
+        io.broken = error
+        raise
 
 
 def share_blob(io: BlockIO, tree: Tree, source_key: bytes, target_key: bytes) -> None:

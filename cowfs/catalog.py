@@ -36,6 +36,8 @@ FIRST_DATASET = 16
 _DATASET_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:-]|/(?=[A-Za-z0-9_]))*")
 _SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 MAX_NAME = 200
+_DROP_LEVELS = 8
+"""Levels of a subtree that is being destroyed in one item: they fit the smallest leaf."""
 
 
 def check_dataset_name(name: str) -> str:
@@ -223,15 +225,16 @@ class Catalog:
     def add_drop(self, stack: list[tuple[bytes, int]]) -> None:
         """Queue a subtree that nobody refers to any more, to be destroyed in steps."""
         next_id, number = self._meta()
-        self.tree.put(CATALOG_META, pack_meta(next_id, number + 1))
-        self.tree.put(drop_key(number), pack_drop(stack))
+        # Each level can be gone on with by itself, so a high stack may be kept in pieces.
+        for i in range(0, len(stack), _DROP_LEVELS):
+            self.tree.put(drop_key(number), pack_drop(stack[i : i + _DROP_LEVELS]))
+            number += 1
+        self.tree.put(CATALOG_META, pack_meta(next_id, number))
 
     def put_drop(self, number: int, stack: list[tuple[bytes, int]]) -> None:
         """Note how far destroying a subtree has come; an empty stack is the end."""
-        if stack:
-            self.tree.put(drop_key(number), pack_drop(stack))
-        else:
-            self.tree.delete(drop_key(number))
+        self.tree.delete(drop_key(number))
+        self.add_drop(stack)
 
     def _meta(self) -> tuple[int, int]:
         data = self.tree.get(CATALOG_META)

@@ -28,6 +28,7 @@ from .format import (
     unpack_pointer,
     unpack_summary,
 )
+from .fs.verify import faults
 from .report import Fault, Report
 
 Progress = Callable[[int, int], None]
@@ -39,6 +40,8 @@ def check(engine: Engine, progress: Progress | None = None) -> Report:
         walk = _Walk(engine, progress)
         walk.whole_store(engine.catalog_tree.ref, engine.space_tree.ref)
         walk.compare_space()
+        if walk.report.ok:
+            walk.files()
     return walk.report
 
 
@@ -200,6 +203,13 @@ class _Walk:
             self.fault(label, fields.block, error.reason)
             return
         self.report.extents += 1
+
+    def files(self) -> None:
+        """The fs datasets as they are now: names, links and sizes fit each other."""
+        for head in Catalog(self.engine.catalog_tree.fork()).datasets():
+            if head.kind == "fs":
+                for reason in faults(self.io, self.engine.tree_of(head, head.name)):
+                    self.fault(head.name, None, reason)
 
     def compare_space(self) -> None:
         """Counts and the map of blocks against what was reached."""

@@ -119,7 +119,7 @@ class FileDevice:
             if reset:
                 os.ftruncate(self._fd, 0)
         except BaseException:
-            os.close(self._fd)
+            self.close()
             raise
         self._can_punch = True
 

@@ -65,6 +65,9 @@ class Space:
         self.young: deque[tuple[int, bytes]] = deque()
         self.pending_blocks = 0
         self.purpose = NORMAL
+        self.refused = False
+        """Whether the transaction in progress was refused space. It may have placed something that
+        nothing refers to, and cannot commit any more."""
         self.freeing = 0
         """Blocks that the transaction in progress frees; see Transaction.prepare_space."""
         self.node_blocks = 1
@@ -98,6 +101,7 @@ class Space:
         """A transaction begins."""
         self.purpose = NORMAL
         self.freeing = 0
+        self.refused = False
         self._longest = _LARGE_RUN
 
     # --- handing out ----------------------------------------------------------------------------
@@ -161,7 +165,8 @@ class Space:
             new = min(new, self.limit)
         if new - old < blocks:
             return 0, 0
-        self.device.resize(new * self.block_size)
+        if self.device.size() < new * self.block_size:
+            self.device.resize(new * self.block_size)
         if small:
             for at in range(old, new, _GROW_STEP):
                 length = min(_GROW_STEP, new - at) * self.block_size
@@ -170,6 +175,7 @@ class Space:
         return old, blocks
 
     def _full(self) -> OutOfSpaceError:
+        self.refused = True
         size = (self.limit or self.total) * self.block_size
         return OutOfSpaceError(
             f"the image is full: {self.free * self.block_size:,} of {size:,} bytes are free, "

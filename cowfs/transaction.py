@@ -221,6 +221,8 @@ class Transaction:
         """Make everything real, durably unless asked otherwise. The transaction is over."""
         self._check()
         try:
+            if self.io.space.refused and self.io.broken is None:
+                raise ClosedError("this transaction ran out of space earlier; begin another")
             if self.io.broken is not None:
                 raise ClosedError(
                     f"an earlier error broke this transaction ({self.io.broken}); begin another"

@@ -79,7 +79,8 @@ def test_deleting_empties_a_full_image(
     store.close()
     store = cowfs.open_device(device)
     assert store.space().free + store.space().reclaimable >= empty - (64 << 10)
-    assert fill(store, "a", size, batch=max(1, 200_000 // (size + 100))) >= count * 0.95
+    again = fill(store, "a", size, batch=max(1, 200_000 // (size + 100)))
+    assert again >= min(count - 1, count * 0.95)
 
 
 def test_keys_can_be_deleted_one_by_one_below_a_snapshot_until_the_reserve_is_used(
