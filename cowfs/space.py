@@ -74,7 +74,8 @@ class Space:
         """Blocks of a full node."""
         self._near = 0
         self._longest = _LARGE_RUN
-        """The longest run that is looked for: less once there was none, in one transaction."""
+        """The longest run that is looked for: less once there was none, and more with each
+        transaction. A shorter one that is found is taken as long as it is."""
         self.reserve_fixed()
 
     def reserve_fixed(self) -> None:
@@ -102,7 +103,7 @@ class Space:
         self.purpose = NORMAL
         self.freeing = 0
         self.refused = False
-        self._longest = _LARGE_RUN
+        self._longest = min(_LARGE_RUN, 2 * self._longest)
 
     # --- handing out ----------------------------------------------------------------------------
 
@@ -112,13 +113,14 @@ class Space:
         Runs are as long as what the transaction has `written` (in bytes) so far suggests. Raises
         OutOfSpaceError.
         """
-        goal = max(minimum, min(self._longest, max(_SMALL_RUN, written // self.block_size)))
+        wanted = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             floor = (self.reserve, self.reserve // 2, 0)[self.purpose]
             spare = self.free - floor
             if spare < minimum or (self.purpose == NORMAL and not self._leaves_runs(minimum)):
                 raise self._full()
-            goal = min(goal, spare)
+            wanted = min(wanted, spare)
+        goal = max(minimum, min(self._longest, wanted))
         start, length = self.bitmap.search(self._near, goal)
         if not length and (
             self.used - self.pending_blocks - self.freeing > _FULL * (self.total - _SLACK)
@@ -132,6 +134,7 @@ class Space:
             start, length = self._grow(minimum, written)
         if not length:
             raise self._full()
+        length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
         self.used += self.bitmap.set(start, length)
         self._near = start + length
         return start, length
