@@ -1,0 +1,119 @@
+"""A device in memory that logs what is done to it: all that can be known about a power cut is which
+operations had been asked for, and where among them the flushes were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .image import Image
+
+GARBAGE = b"\xdb"
+"""What a discarded range reads as while the machine runs: a device may give anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """`data` went to `offset`."""
+
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """The device was given `size` bytes."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """A range was given back to the host."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Everything before this is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A step came to its end: state number `state` is acknowledged, as durable or not."""
+
+    state: int
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PowerCut:
+    """The machine stopped, and this is what was left. Nothing before it is in flight any more."""
+
+    image: Image
+
+
+Change = Write | Resize | Discard
+"""What a power cut may undo."""
+Operation = Change | Flush | Mark | PowerCut
+
+
+def apply(image: Image, change: Change) -> None:
+    """Do to an image what an operation of the log says."""
+    match change:
+        case Write(offset, data):
+            image.write(offset, data)
+        case Resize(size):
+            image.resize(size)
+        case Discard(offset, length):
+            image.write(offset, GARBAGE * max(0, min(length, image.size - offset)))
+
+
+class RecordingDevice:
+    """A `cowfs.device.Device` in memory, with a log of all that was done to it."""
+
+    def __init__(self, image: Image | None = None) -> None:
+        self.name = "<recording>"
+        self.image = image or Image()
+        self.log: list[Operation] = []
+        self.bytes_read = 0
+
+    def size(self) -> int:
+        return self.image.size
+
+    def allocated(self) -> int:
+        return self.image.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.bytes_read += length
+        return self.image.read(offset, length)
+
+    def resize(self, size: int) -> None:
+        self._change(Resize(size))
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._change(Write(offset, bytes(data)))
+
+    def discard(self, offset: int, length: int) -> None:
+        self._change(Discard(offset, length))
+
+    def flush(self) -> None:
+        self.log.append(Flush())
+
+    def close(self) -> None:
+        pass
+
+    def mark(self, state: int, durable: bool) -> None:
+        """Note in the log that a state was reached."""
+        self.log.append(Mark(state, durable))
+
+    def cut(self, image: Image) -> None:
+        """The machine stops, and finds `image` when it starts again."""
+        self.log.append(PowerCut(image.copy()))
+        self.image = image
+
+    def _change(self, change: Change) -> None:
+        self.log.append(change)
+        apply(self.image, change)

@@ -1,0 +1,149 @@
+"""The crash states of one workload: every image that a power cut may leave (or a sample, where they
+are too many) is opened and judged, takes further steps, and survives another power cut meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from .case import Case, Crash
+from .device import RecordingDevice
+from .generator import random_commit, random_step
+from .image import Image
+from .judge import Wrong, verify
+from .losses import Epoch, Losses, power_cuts, random_cut
+from .model import PlainStore
+from .run import Run
+from .steps import Reopen, Step
+from .world import World
+
+STEPS = 30
+"""Steps of a workload."""
+SAMPLES = 6
+"""Power cuts drawn at random, for each epoch and each manner of loss."""
+NO_LIMIT = 1 << 60
+
+
+class Failure(Exception):
+    """A case that fails, and why."""
+
+    def __init__(self, case: Case, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.case = case
+
+
+def explore(seed: int, most: int = NO_LIMIT) -> int:
+    """Run the workload of a seed, and up to `most` of its crash states; how many were distinct.
+
+    Raises Failure.
+    """
+    chance = random.Random(seed)
+    return _explore(World.random(seed), _random_steps(chance), chance, most)
+
+
+def explore_again(world: World, steps: Iterable[Step], seed: int, most: int) -> int:
+    """The same with given steps."""
+    given = iter(steps)
+    return _explore(world, lambda _: next(given, None), random.Random(seed), most)
+
+
+def _random_steps(chance: random.Random) -> Callable[[PlainStore], Step | None]:
+    left = iter(range(STEPS))
+    return lambda model: None if next(left, None) is None else random_step(chance, model)
+
+
+def _explore(
+    world: World,
+    next_step: Callable[[PlainStore], Step | None],
+    chance: random.Random,
+    most: int,
+) -> int:
+    with world.entered():
+        search = _Search(world, chance)
+        for number, epoch in enumerate(search.work(next_step)):
+            for losses in power_cuts(epoch, chance, SAMPLES):
+                search.power_cut(number, epoch, losses)
+                if len(search.seen) >= most:
+                    return len(search.seen)
+    return len(search.seen)
+
+
+class _Search:
+    """One workload, and what was found in its crash states so far."""
+
+    def __init__(self, world: World, chance: random.Random) -> None:
+        self.chance = chance
+        self.case = Case(world, ())
+        self.seen: dict[tuple[int, int], PlainStore] = {}
+        """By the image's fingerprint: what it held."""
+
+    def work(self, next_step: Callable[[PlainStore], Step | None]) -> Iterator[Epoch]:
+        """Run the workload; the epochs of its log."""
+        with self._judging(self.case):
+            self.run = Run(self.case.world)
+        while (step := next_step(self.run.model)) is not None:
+            self.case = replace(self.case, steps=(*self.case.steps, step))
+            with self._judging(self.case):
+                step.do(self.run)
+        with self._judging(self.case):
+            self.run.look()
+        return self.run.epochs()
+
+    def power_cut(self, number: int, epoch: Epoch, losses: Losses) -> None:
+        """One crash state, and what follows from it."""
+        case = replace(self.case, crash=Crash(number, losses))
+        image, allowed = epoch.image(losses), self.run.allowed(epoch)
+        with self._judging(case):
+            known = self.seen.get(image.fingerprint)
+            if known is not None:
+                if known not in allowed:
+                    raise Wrong("a state that was replaced for good")
+                return
+            run = Run(case.world, image, allowed)
+            self.seen[image.fingerprint] = run.model
+            if self.chance.random() < 0.1:
+                _look_only(case.world, image, run.model)
+        for step in self._further(run):
+            case = replace(case, further=(*case.further, step))
+            with self._judging(case):
+                step.do(run)
+        self._second(case, run)
+
+    def _further(self, run: Run) -> Iterator[Step]:
+        yield random_commit(self.chance, run.model)
+        if self.chance.random() < 0.2:
+            yield Reopen()
+
+    def _second(self, case: Case, run: Run) -> None:
+        """A power cut after, or while, the image was opened and went on."""
+        epochs = list(enumerate(run.epochs()))
+        cuts = []
+        if self.chance.random() < 0.3:
+            cuts.append((*epochs[-1], ()))
+        number, epoch = self.chance.choice(epochs)
+        cuts.append((number, epoch, random_cut(epoch, self.chance)))
+        for number, epoch, losses in cuts:
+            image, allowed = epoch.image(losses), run.allowed(epoch)
+            if image.fingerprint not in self.seen:
+                with self._judging(replace(case, second=Crash(number, losses))):
+                    self.seen[image.fingerprint] = Run(case.world, image, allowed).model
+
+    @staticmethod
+    @contextmanager
+    def _judging(case: Case) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise Failure(case, error) from error
+
+
+def _look_only(world: World, image: Image, expected: PlainStore) -> None:
+    """Opening for reading finds the same, and writes nothing."""
+    device = RecordingDevice(image.copy())
+    with world.open(device, readonly=True) as store:
+        verify(store, [expected])
+    if device.log:
+        raise Wrong("opening for reading wrote to the device")

@@ -1,0 +1,220 @@
+"""What a power cut may take: of everything asked for since the last flush, any part.
+
+The log falls into epochs, from one flush to the next. What stands before an epoch is there. Of its
+operations each may be missing, whole or in single sectors of 512 bytes, and where a sector was on
+its way there may be garbage. Two writes to one place may arrive in any order: the second of them
+missing is the same as the first of them coming last, so order needs no search of its own. Discarded
+ranges read as they did before, as zeros, or as garbage.
+
+Cuts are taken at the end of an epoch, before its flush returns. An earlier cut is one at which the
+rest is missing; and by the end most is acknowledged, so the verdict is the strictest there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cowfs import limits
+
+from .device import Change, Discard, Flush, Mark, Operation, PowerCut, Write, apply
+from .image import Image
+
+SECTOR = 512
+"""Bytes that a disk writes whole or not at all."""
+_GARBAGE = random.Random("garbage").randbytes(SECTOR)
+_BLOCK_SECTORS = limits.DEFAULT_BLOCK_SIZE // SECTOR
+
+_EXHAUSTIVE = 4
+"""Operations of an epoch up to which every subset of them is tried."""
+
+
+class Left(Enum):
+    """What is in the place of something that did not arrive."""
+
+    OLD = "old"
+    ZERO = "zero"
+    GARBAGE = "garbage"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What became of operation `number` of an epoch: all of it is lost, or some `sectors`."""
+
+    number: int
+    left: Left = Left.OLD
+    sectors: range | tuple[int, ...] | None = None
+
+
+Losses = tuple[Loss, ...]
+
+
+@dataclass(slots=True)
+class Epoch:
+    """What was asked for between two flushes, and which states may be found if it is cut short."""
+
+    base: Image
+    """Everything before."""
+    oldest: int
+    """The newest state that was acknowledged as durable."""
+    newest: int = 0
+    """The one in flight; or, where there is none, the newest."""
+    changes: list[Change] = field(default_factory=list)
+
+    def image(self, losses: Losses) -> Image:
+        """The image after a power cut that took `losses`."""
+        image = self.base.copy()
+        lost = {loss.number: loss for loss in losses}
+        for number, change in enumerate(self.changes):
+            loss = lost.get(number)
+            if loss is None:
+                apply(image, change)
+            else:
+                _apply_part(image, change, loss)
+        return image
+
+
+def epochs(log: list[Operation], base: Image, states: int) -> Iterator[Epoch]:
+    """The epochs of a log that begins with a mark on `base`, of a run that knew so many states."""
+    image = base.copy()
+    epoch = Epoch(image, 0)
+    reached = oldest = 0
+    for operation in log:
+        match operation:
+            case Flush() | PowerCut():
+                epoch.oldest = oldest
+                epoch.newest = min(reached + 1, states - 1)
+                yield epoch
+                image = image.copy()
+                for change in epoch.changes:
+                    apply(image, change)
+                if isinstance(operation, PowerCut):
+                    image = operation.image
+                epoch = Epoch(image, oldest)
+            case Mark(state, durable):
+                reached = state
+                oldest = state if durable else oldest
+            case _:
+                epoch.changes.append(operation)
+    epoch.oldest, epoch.newest = oldest, reached
+    yield epoch
+
+
+def power_cuts(epoch: Epoch, chance: random.Random, samples: int) -> Iterator[Losses]:
+    """Power cuts in an epoch, the likeliest to hurt first: whole operations missing, then about
+    `samples` of everything else."""
+    numbers = range(len(epoch.changes))
+    yield ()
+    if len(numbers) <= _EXHAUSTIVE:
+        for size in numbers:
+            for lost in itertools.combinations(numbers, size + 1):
+                yield tuple(map(Loss, lost))
+    else:
+        yield from _corners(epoch)
+        for _ in range(samples):
+            missing = chance.random()
+            yield tuple(Loss(number) for number in numbers if chance.random() < missing)
+    for number in numbers:
+        if isinstance(epoch.changes[number], Discard):
+            yield (Loss(number, Left.ZERO),)
+            yield (Loss(number, Left.OLD),)
+    if any(isinstance(change, Write) for change in epoch.changes):
+        for _ in range(samples):
+            yield random_cut(epoch, chance)
+
+
+def _corners(epoch: Epoch) -> Iterator[Losses]:
+    """Of a longer epoch: each prefix, each operation missing, each alone; the superblocks without
+    the rest, the rest without them, and one of their two places without the other."""
+    numbers = range(len(epoch.changes))
+    for number in numbers:
+        yield tuple(map(Loss, numbers[number:]))
+        yield (Loss(number),)
+        yield tuple(Loss(other) for other in numbers if other != number)
+    places = [_superblock_place(change) for change in epoch.changes]
+    if any(places):
+        for kept in ((0,), (1, 2), (0, 1), (0, 2)):
+            yield tuple(Loss(number) for number in numbers if places[number] not in kept)
+
+
+def _superblock_place(change: Change) -> int:
+    """1 or 2 where an operation writes a superblock in that place, else 0."""
+    if isinstance(change, Write):
+        block = change.offset // limits.DEFAULT_BLOCK_SIZE
+        for place, first in ((1, 0), (2, limits.SECOND_PLACE_BLOCK)):
+            if first <= block < first + limits.SUPERBLOCK_SLOTS:
+                return place
+    return 0
+
+
+def random_cut(epoch: Epoch, chance: random.Random) -> Losses:
+    """A power cut that tears one write, and may take other operations as well."""
+    writes = [n for n, change in enumerate(epoch.changes) if isinstance(change, Write)]
+    if not writes:
+        return tuple(_whole_loss(epoch, n, chance) for n in range(len(epoch.changes)))
+    torn = chance.choice((writes[-1], chance.choice(writes)))
+    missing = chance.choice((0.0, 0.0, 0.1, 0.5))
+    losses = [
+        _whole_loss(epoch, number, chance)
+        for number in range(len(epoch.changes))
+        if number != torn and chance.random() < missing
+    ]
+    change = epoch.changes[torn]
+    assert isinstance(change, Write)
+    left = chance.choice((Left.OLD, Left.OLD, Left.GARBAGE))
+    losses.append(Loss(torn, left, _torn_sectors(-(-len(change.data) // SECTOR), chance)))
+    return tuple(sorted(losses, key=lambda loss: loss.number))
+
+
+def _whole_loss(epoch: Epoch, number: int, chance: random.Random) -> Loss:
+    if isinstance(epoch.changes[number], Discard):
+        return Loss(number, chance.choice((Left.OLD, Left.ZERO)))
+    return Loss(number)
+
+
+def _torn_sectors(count: int, chance: random.Random) -> range | tuple[int, ...]:
+    """Some sectors of a write of `count`: where blocks, records and checksums begin and end more
+    often than elsewhere."""
+    blocks = -(-count // _BLOCK_SECTORS)
+    match chance.randrange(8):
+        case 0:
+            return range(1)
+        case 1:
+            return range(count - 1, count)
+        case 2:  # the record of a commit without its blocks
+            return range(min(_BLOCK_SECTORS, count - 1), count)
+        case 3:  # its blocks without the record
+            return range(min(_BLOCK_SECTORS, count))
+        case 4:
+            first = chance.randrange(blocks) * _BLOCK_SECTORS
+            return range(first, min(count, first + _BLOCK_SECTORS))
+        case 5:
+            missing = chance.choice((0.1, 0.5, 0.9))
+            return tuple(n for n in range(count) if chance.random() < missing)
+        case 6:
+            return range(chance.randrange(count), count)
+        case _:
+            only = chance.randrange(count)
+            return range(only, only + 1)
+
+
+def _apply_part(image: Image, change: Change, loss: Loss) -> None:
+    """Do what is left of an operation."""
+    if isinstance(change, Discard) and loss.left is Left.ZERO:
+        length = max(0, min(change.length, image.size - change.offset))
+        image.write(change.offset, bytes(length))
+    if not isinstance(change, Write) or (loss.sectors is None and loss.left is Left.OLD):
+        return
+    data = bytearray(change.data)
+    old = image.read(change.offset, len(data)).ljust(len(data), b"\0")
+    for sector in range(-(-len(data) // SECTOR)) if loss.sectors is None else loss.sectors:
+        at, end = sector * SECTOR, min(len(data), (sector + 1) * SECTOR)
+        kept = {Left.OLD: old[at:end], Left.ZERO: bytes(SECTOR), Left.GARBAGE: _GARBAGE}[loss.left]
+        data[at:end] = kept[: end - at]
+    image.write(change.offset, data)

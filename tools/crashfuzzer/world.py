@@ -1,0 +1,80 @@
+"""The conditions of a workload: parameters of the image, limits small enough that everything happens
+often in a small image, and time and ids that are the same each time it is run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import cowfs
+from cowfs import limits
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """See `cowfs.Parameters` for the first line, `cowfs.limits` for the others. Sizes in bytes."""
+
+    size: int | None = None
+    node_size: int = 8 * KIB
+    compression: str = "lz4"
+    cache: int = 64 * KIB
+    """Half of it may be dirty: larger transactions spill."""
+    one_flush_limit: int = 100 * KIB
+    log_records: int = 6
+    reap_blocks: int = 5
+    min_image_blocks: int = 300
+    seed: int = 0
+    """Of the image's id."""
+
+    @classmethod
+    def random(cls, seed: int) -> World:
+        """Other conditions for each seed."""
+        chance = random.Random(seed)
+        return cls(
+            size=chance.choice((None, None, 1280 * KIB, 2048 * KIB)),
+            node_size=chance.choice((4 * KIB, 8 * KIB)),
+            compression=chance.choice(("lz4", "lz4", "none")),
+            cache=chance.choice((64 * KIB, 1024 * KIB)),
+            one_flush_limit=chance.choice((40 * KIB, 150 * KIB, 4096 * KIB)),
+            log_records=chance.choice((3, 6, 12)),
+            reap_blocks=chance.choice((3, 10)),
+            seed=seed,
+        )
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """These limits are in force, and nothing depends on when and where it runs."""
+        ids = random.Random(self.seed)
+        clock = itertools.count(1_700_000_000_000_000_000, 1_000_000)
+        with (
+            mock.patch.multiple(
+                limits,
+                MIN_CACHE=self.cache,
+                ONE_FLUSH_LIMIT=self.one_flush_limit,
+                LOG_RECORDS=self.log_records,
+                REAP_BLOCKS=self.reap_blocks,
+                MIN_IMAGE_BLOCKS=self.min_image_blocks,
+            ),
+            mock.patch("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
+            mock.patch("time.time_ns", lambda: next(clock)),
+        ):
+            yield
+
+    def make(self, device: cowfs.Device) -> cowfs.Store:
+        """A new store."""
+        parameters = cowfs.Parameters(
+            size=self.size, node_size=self.node_size, compression=self.compression
+        )
+        return cowfs.open_device(device, parameters=parameters, cache=self.cache)
+
+    def open(self, device: cowfs.Device, *, readonly: bool = False) -> cowfs.Store:
+        """The store that is there."""
+        return cowfs.open_device(device, readonly=readonly, cache=self.cache)
