@@ -237,6 +237,11 @@ class Blob:
         records = _record_tree(self._io, self._tree, NO_REF, writable=True)
         if self.size:
             records.put(_NUMBER.pack(0), self._raw, self._kind)
+        if self.size > self.record_size:
+            # Free space is in shorter runs than when the extent was written.
+            whole, step = self._whole(), self.record_size
+            pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
+            self._put_records(records, list(enumerate(pieces)))
         return records
 
     def _store_records(self, records: Tree, size: int) -> None:

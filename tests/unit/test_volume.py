@@ -155,3 +155,19 @@ def test_diff_of_volumes_gives_the_ranges_that_differ(store: cowfs.Store) -> Non
         assert any(change.start <= place and place + 7 <= change.stop for change in changes)
     assert sum(change.stop - change.start for change in changes) <= 4 * 131_072
     assert [change.start for change in changes] == sorted(change.start for change in changes)
+
+
+@pytest.mark.parametrize("offset", [0, 15_000, 39_488])
+def test_a_volume_keeps_its_bytes_when_free_runs_have_become_shorter(
+    store: cowfs.Store, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written as one extent is cut into records for which there is room."""
+    volume = store.create("disk", "volume", 40_000)
+    volume.pwrite(noise(40_000), 0)
+    store.snapshot("disk@before")
+    monkeypatch.setattr(type(store.io.space), "has_run", lambda self, blocks: blocks <= 2)
+    volume.pwrite(noise(512, 1), offset)
+    expected = noise(40_000)[:offset] + noise(512, 1) + noise(40_000)[offset + 512 :]
+    assert volume.pread(40_000, 0) == expected
+    store.destroy("disk@before")
+    assert_sound(store)
