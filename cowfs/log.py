@@ -146,7 +146,7 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
     _check_end(device, superblock, chain[-1][1])
     durable = max(superblock.durable_txid, *(record.durable_txid for _, record, _ in chain))
     log = Log(superblock, 0, b"", 0)
-    log.proven_txid = durable
+    log.proven_txid = superblock.durable_txid
     for block, record, data in chain:
         if record.txid > durable and not _landed(device, record, block_size):
             break
@@ -166,6 +166,8 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
                 )
             )
         visit(record)
+        # What a record that does not count says of others goes when it is wiped.
+        log.proven_txid = max(log.proven_txid, record.durable_txid)
         log.txid = record.txid
         log.checksum = data[-CHECKSUM_SIZE:]
         log.next_block = record.next_block
