@@ -8,6 +8,7 @@ store refuses writes from then on.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 import uuid
@@ -91,6 +92,7 @@ class Engine(ABC):
         self.catalog_tree = self._tree(CATALOG_OWNER, catalog_ref, "(catalog)")
         self.space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
         self.durable_txid = log.txid
+        self._opening = secrets.randbits(16)
         self.failure: BaseException | None = None
         self._readers: dict[int, Reader] = {}
         self._reader_number = 0
@@ -339,6 +341,7 @@ class Engine(ABC):
                 space=space_ref,
                 overflow=overflow,
                 delta=delta,
+                opening=self._opening,
             )
 
             # 3. Blocks of a large transaction are flushed before the record that leads to them.

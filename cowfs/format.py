@@ -289,6 +289,9 @@ class CommitRecord:
     overflow: list[bytes] = field(default_factory=list)
     """Pointers to the extents that hold the packed delta, where it does not fit here."""
     delta: bytes = b""
+    opening: int = 0
+    """Drawn at each opening for writing: a transaction that is made again after a crash has another
+    record, so that what followed the lost one, and did arrive, does not follow the new one."""
 
     def pack(self, block_size: int) -> bytes | None:
         """One block, or None where it does not fit."""
@@ -304,7 +307,7 @@ class CommitRecord:
                     self.durable_txid,
                     self.flags,
                     0,
-                    0,
+                    self.opening,
                     len(self.runs),
                     len(self.overflow),
                     len(self.delta),
@@ -341,7 +344,7 @@ def unpack_record(data: bytes) -> CommitRecord | None:
         durable_txid,
         flags,
         _,
-        _,
+        opening,
         runs,
         overflow,
         delta_length,
@@ -379,6 +382,7 @@ def unpack_record(data: bytes) -> CommitRecord | None:
         runs=[Run._make(run) for run in _RUN.iter_unpack(parts[2])],
         overflow=[parts[3][i : i + POINTER_SIZE] for i in range(0, len(parts[3]), POINTER_SIZE)],
         delta=parts[4],
+        opening=opening,
     )
 
 

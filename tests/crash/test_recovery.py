@@ -14,6 +14,8 @@ import pytest
 import cowfs
 from cowfs import limits
 from cowfs.device import MemoryDevice
+from crashfuzzer.device import RecordingDevice, Write
+from crashfuzzer.image import Image
 
 BIG = 100_000
 """Bytes of a value that lives outside of the tree."""
@@ -152,3 +154,65 @@ def test_a_store_that_could_not_write_its_superblock_is_sound_when_opened_anew()
     with stop_and_open(device) as found:
         assert found["data"][b"mark"] == b"acknowledged"
         assert found.check().ok
+
+
+def last_writes(device: RecordingDevice, start: int) -> list[Write]:
+    """What was written since operation `start`."""
+    return [op for op in device.log[start:] if isinstance(op, Write)]
+
+
+def image_with(image: Image, writes: list[Write]) -> RecordingDevice:
+    """A device after a power cut: of what came after `image`, these writes arrived."""
+    image = image.copy()
+    for write in writes:
+        image.write(write.offset, write.data)
+    return RecordingDevice(image)
+
+
+def test_what_a_torn_record_said_of_others_is_not_relied_on() -> None:
+    """The record of a commit in flight says that those before it were flushed. It is wiped when it
+    does not count; then only a superblock can say so."""
+    device = RecordingDevice()
+    store = cowfs.open_device(device, parameters=cowfs.Parameters(size=2 << 20))
+    store.create("data")
+    with store.transaction(durable=False) as tx:
+        tx["data"][b"big"] = noise(1)
+    with store.transaction() as tx:
+        tx["data"][b"big"] = noise(2)
+        tx["data"][b"mark"] = b"acknowledged"
+    before, done = device.image.copy(), len(device.log)
+    store["data"][b"late"] = noise(3)
+    torn = [write for write in last_writes(device, done) if write.data.startswith(b"cowfsLOG")]
+    torn = [Write(torn[0].offset, torn[0].data[:4096])]
+    device = image_with(before, torn)
+    store = cowfs.open_device(device)
+    assert b"late" not in store["data"]
+    # Use all that is free, blocks of the first transaction as well, and stop before it commits.
+    tx = store.transaction()
+    with pytest.raises(cowfs.OutOfSpaceError):
+        for number in range(1000):
+            tx["data"][b"under way %d" % number] = noise(number, 8000)
+    with cowfs.open_device(RecordingDevice(device.image.copy())) as found:
+        assert found["data"][b"mark"] == b"acknowledged"
+        assert found.check().ok
+
+
+def test_what_followed_a_lost_commit_does_not_follow_it_when_it_is_made_again() -> None:
+    """The first of two commits in flight is lost, the second arrives. The program makes the first
+    again: it is the newest, though its record is in the same place and says the same."""
+    device = RecordingDevice()
+    with cowfs.open_device(device, parameters=cowfs.Parameters()) as store:
+        store.create("data")
+    store = cowfs.open_device(device)
+    before = device.image.copy()
+    with store.transaction(durable=False) as tx:
+        tx["data"][b"key"] = b"first"
+    done = len(device.log)
+    with store.transaction(durable=False) as tx:
+        tx["data"][b"key"] = b"second"
+    store = cowfs.open_device(image_with(before, last_writes(device, done)))
+    assert b"key" not in store["data"]
+    store["data"][b"key"] = b"first"
+    assert isinstance(store.device, RecordingDevice)
+    with cowfs.open_device(RecordingDevice(store.device.image.copy())) as found:
+        assert found["data"][b"key"] == b"first"

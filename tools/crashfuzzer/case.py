@@ -20,7 +20,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """A power cut in epoch number `epoch` of a run."""
+    """A power cut in epoch number `epoch` of a run, or in the last one where there are fewer."""
 
     epoch: int
     losses: Losses = ()
@@ -48,7 +48,8 @@ class Case:
                 self._open(run, self.second)
 
     def _open(self, run: Run, crash: Crash) -> Run:
-        epoch = list(run.epochs())[crash.epoch]
+        epochs = list(run.epochs())
+        epoch = epochs[min(crash.epoch, len(epochs) - 1)]
         return Run(self.world, epoch.image(crash.losses), run.allowed(epoch))
 
     def source(self, name: str, message: str) -> str:

@@ -5,7 +5,7 @@ are too many) is opened and judged, takes further steps, and survives another po
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from .judge import Wrong, verify
 from .losses import Epoch, Losses, power_cuts, random_cut
 from .model import PlainStore
 from .run import Run
-from .steps import Reopen, Step
+from .steps import Commit, Reopen, Step
 from .world import World
 
 STEPS = 30
@@ -41,34 +41,21 @@ def explore(seed: int, most: int = NO_LIMIT) -> int:
     Raises Failure.
     """
     chance = random.Random(seed)
-    return _explore(World.random(seed), _random_steps(chance), chance, most)
-
-
-def explore_again(world: World, steps: Iterable[Step], seed: int, most: int) -> int:
-    """The same with given steps."""
-    given = iter(steps)
-    return _explore(world, lambda _: next(given, None), random.Random(seed), most)
-
-
-def _random_steps(chance: random.Random) -> Callable[[PlainStore], Step | None]:
-    left = iter(range(STEPS))
-    return lambda model: None if next(left, None) is None else random_step(chance, model)
-
-
-def _explore(
-    world: World,
-    next_step: Callable[[PlainStore], Step | None],
-    chance: random.Random,
-    most: int,
-) -> int:
+    world = World.random(seed)
     with world.entered():
         search = _Search(world, chance)
-        for number, epoch in enumerate(search.work(next_step)):
-            for losses in power_cuts(epoch, chance, SAMPLES):
-                search.power_cut(number, epoch, losses)
-                if len(search.seen) >= most:
-                    return len(search.seen)
-    return len(search.seen)
+        for _ in range(STEPS):
+            search.do(random_step(chance, search.run.model))
+        return search.power_cuts(search.epochs(), most)
+
+
+def explore_steps(world: World, steps: Iterable[Step], most: int) -> int:
+    """The same with given steps; the latest crash states first."""
+    with world.entered():
+        search = _Search(world, random.Random(0))
+        for step in steps:
+            search.do(step)
+        return search.power_cuts(reversed(search.epochs()), most)
 
 
 class _Search:
@@ -80,17 +67,29 @@ class _Search:
         self.seen: dict[tuple[int, int], PlainStore] = {}
         """By the image's fingerprint: what it held."""
 
-    def work(self, next_step: Callable[[PlainStore], Step | None]) -> Iterator[Epoch]:
-        """Run the workload; the epochs of its log."""
         with self._judging(self.case):
-            self.run = Run(self.case.world)
-        while (step := next_step(self.run.model)) is not None:
-            self.case = replace(self.case, steps=(*self.case.steps, step))
-            with self._judging(self.case):
-                step.do(self.run)
+            self.run = Run(world)
+
+    def do(self, step: Step) -> None:
+        """One more step of the workload."""
+        self.case = replace(self.case, steps=(*self.case.steps, step))
+        with self._judging(self.case):
+            step.do(self.run)
+
+    def epochs(self) -> list[tuple[int, Epoch]]:
+        """The epochs of the workload, which is complete, with their numbers."""
         with self._judging(self.case):
             self.run.look()
-        return self.run.epochs()
+        return list(enumerate(self.run.epochs()))
+
+    def power_cuts(self, epochs: Iterable[tuple[int, Epoch]], most: int) -> int:
+        """Up to `most` crash states; how many there were."""
+        for number, epoch in epochs:
+            for losses in power_cuts(epoch, self.chance, SAMPLES):
+                self.power_cut(number, epoch, losses)
+                if len(self.seen) >= most:
+                    return len(self.seen)
+        return len(self.seen)
 
     def power_cut(self, number: int, epoch: Epoch, losses: Losses) -> None:
         """One crash state, and what follows from it."""
@@ -106,14 +105,19 @@ class _Search:
             self.seen[image.fingerprint] = run.model
             if self.chance.random() < 0.1:
                 _look_only(case.world, image, run.model)
-        for step in self._further(run):
+        for step in self._further(run, epoch):
             case = replace(case, further=(*case.further, step))
             with self._judging(case):
                 step.do(run)
         self._second(case, run)
 
-    def _further(self, run: Run) -> Iterator[Step]:
-        yield random_commit(self.chance, run.model)
+    def _further(self, run: Run, epoch: Epoch) -> Iterator[Step]:
+        """What the store does after the power cut: often, what it did before, once more."""
+        lost = self.run.changes.get(self.run.states.index(run.model) + 1, ())
+        if lost and self.chance.random() < 0.5:
+            yield Commit(lost, self.chance.random() < 0.5)
+        else:
+            yield random_commit(self.chance, run.model)
         if self.chance.random() < 0.2:
             yield Reopen()
 

@@ -37,6 +37,8 @@ _PATHS = (b"/d", b"/x", b"/y", b"/d/x", b"/d/y", b"/d/e")
 _SIZES = (0, 10, 100, 100, 1000, 3000, 9000, 30_000)
 _LARGE = 300_001
 """Bytes of a value of several records; odd seeds make it compress."""
+_BALLAST = b"ballast"
+"""Key of a value that makes free space short and its runs shorter: blocks are soon used again."""
 _SNAPSHOTS = 3
 """Snapshots that a dataset has at most."""
 
@@ -44,7 +46,14 @@ _SNAPSHOTS = 3
 def random_step(chance: random.Random, model: PlainStore) -> Step:
     """The next step of a workload."""
     if not model.heads:
-        return Commit((Create("a"), Create("f"), Fill("a", 0, chance.choice((10, 80)), 800)))
+        return Commit(
+            (
+                Create("a"),
+                Create("f"),
+                Fill("a", 0, chance.choice((10, 80)), 800),
+                Put("a", _BALLAST, chance.choice((0, 200_000, 400_000))),
+            )
+        )
     draw = chance.random()
     if draw < 0.05:
         return Sync()

@@ -130,11 +130,13 @@ def power_cuts(epoch: Epoch, chance: random.Random, samples: int) -> Iterator[Lo
 
 
 def _corners(epoch: Epoch) -> Iterator[Losses]:
-    """Of a longer epoch: each prefix, each operation missing, each alone; the superblocks without
-    the rest, the rest without them, and one of their two places without the other."""
+    """Of a longer epoch: what came first without the rest, and the rest without it; each operation
+    missing, each alone; the superblocks without the rest, the rest without them, and one of their
+    two places without the other."""
     numbers = range(len(epoch.changes))
     for number in numbers:
         yield tuple(map(Loss, numbers[number:]))
+        yield tuple(map(Loss, numbers[: number + 1]))
         yield (Loss(number),)
         yield tuple(Loss(other) for other in numbers if other != number)
     places = [_superblock_place(change) for change in epoch.changes]

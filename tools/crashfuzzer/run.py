@@ -15,6 +15,7 @@ from .model import Items, PlainStore, view_items
 from .world import World
 
 if TYPE_CHECKING:
+    from .changes import Change
     from .steps import Step
 
 
@@ -28,6 +29,8 @@ class Run:
         self, world: World, image: Image | None = None, allowed: tuple[PlainStore, ...] = ()
     ) -> None:
         self.world = world
+        self.changes: dict[int, tuple[Change, ...]] = {}
+        """By the number of a state: what led to it."""
         self._held: list[tuple[str, Any, Items]] = []
         if image is None:
             self.device = RecordingDevice()
@@ -62,8 +65,9 @@ class Run:
 
     # --- states ---------------------------------------------------------------------------------
 
-    def propose(self, model: PlainStore) -> None:
+    def propose(self, model: PlainStore, changes: tuple[Change, ...] = ()) -> None:
         """From now on, this state is in flight."""
+        self.changes[len(self.states)] = changes
         self.states.append(model)
 
     def withdraw(self) -> None:
@@ -86,7 +90,7 @@ class Run:
 
     def open_anew(self) -> None:
         """The process ended, and another opens the image."""
-        self._held.clear()
+        self.let_go()
         self.store = self.world.open(self.device)
 
     def cut(self, epoch: Epoch, losses: Losses) -> None:

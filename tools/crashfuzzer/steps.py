@@ -31,7 +31,7 @@ class Commit:
 
     def do(self, run: Run) -> None:
         model = run.model.copy()
-        run.propose(model)
+        run.propose(model, self.changes)
         try:
             with run.store.transaction(durable=self.durable) as tx:
                 for change in self.changes:
