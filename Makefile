@@ -1,6 +1,7 @@
 # Every target does the set-up it needs: python3 >= 3.11 with venv, and a C compiler, are all it takes.
 
 PYTHON ?= python3
+MINUTES ?= 10
 VENV := .venv
 RUN := $(VENV)/bin/python
 BUILT := $(VENV)/.built
@@ -10,7 +11,7 @@ COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
 SCRIPTS := $(shell grep -lsE '^\#!.*python' tools/*)
 CHECKED := cowfs tests tools $(SCRIPTS)
 
-.PHONY: help venv demo test bench fixtures lint format clean
+.PHONY: help venv demo test crashfuzz bench fixtures lint format clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -37,6 +38,9 @@ demo: $(BUILT) ## The main job from end to end, on the standard library's files
 
 test: $(BUILT) ## All tests
 	@$(RUN) -m pytest -n 2
+
+crashfuzz: $(BUILT) ## More power cuts than `make test` has time for, for so long: MINUTES=10
+	@tools/crashfuzz --minutes $(MINUTES)
 
 bench: $(BUILT) ## Rates of cowfs, LMDB and SQLite on a million keys
 	@tools/bench kv

@@ -17,7 +17,7 @@ SLOTS = 40
 WRITER = """
 import sys
 import cowfs
-from tests.plain import noise
+from crashfuzzer.model import noise
 
 with cowfs.open(sys.argv[1], "w", cache=1 << 20) as store:
     number = int(store["data"][b"count"])
@@ -54,7 +54,7 @@ def test_kill_loses_no_acknowledged_commit(tmp_path: Path) -> None:
         with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(image)],
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[2] / "tools",
         ) as writer:
             assert writer.stdout is not None
             said = [writer.stdout.readline() for _ in range(chance.randrange(1, 60))]

@@ -9,9 +9,9 @@ import pytest
 
 import cowfs
 from cowfs.device import MemoryDevice
+from crashfuzzer.device import RecordingDevice, Write
 
 from ..conftest import MakeStore
-from ..devices import RecordingDevice, Write
 from ..plain import assert_sound, noise
 
 

@@ -7,9 +7,9 @@ import pytest
 import cowfs
 from cowfs import limits
 from cowfs.device import MemoryDevice
+from crashfuzzer.device import RecordingDevice, Write
 
 from ..conftest import MakeStore
-from ..devices import RecordingDevice, Write
 from ..plain import assert_holds, assert_sound, noise, reopened
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from .losses import Losses
+from .losses import Epoch, Losses
 from .run import Run
 from .steps import Step
 from .world import World
@@ -35,21 +35,31 @@ class Case:
     crash: Crash | None = None
     further: tuple[Step, ...] = ()
     second: Crash | None = None
+    late: bool = False
+    """Instead of what follows, the blocks that were lost are there after all once it was opened."""
 
     def replay(self) -> None:
         """Run it; an exception says what is wrong, and none that all is well."""
         with self.world.entered():
             run = Run(self.world)
             run.take(self.steps)
-            if self.crash is not None:
-                run = self._open(run, self.crash)
-                run.take(self.further)
+            if self.crash is None:
+                return
+            epoch = self._epoch(run, self.crash)
+            run = self._open(run, self.crash)
+            if self.late:
+                Run(self.world, run.with_late(epoch, self.crash.losses), (run.model,))
+                return
+            run.take(self.further)
             if self.second is not None:
                 self._open(run, self.second)
 
-    def _open(self, run: Run, crash: Crash) -> Run:
+    def _epoch(self, run: Run, crash: Crash) -> Epoch:
         epochs = list(run.epochs())
-        epoch = epochs[min(crash.epoch, len(epochs) - 1)]
+        return epochs[min(crash.epoch, len(epochs) - 1)]
+
+    def _open(self, run: Run, crash: Crash) -> Run:
+        epoch = self._epoch(run, crash)
         return Run(self.world, epoch.image(crash.losses), run.allowed(epoch))
 
     def source(self, name: str, message: str) -> str:

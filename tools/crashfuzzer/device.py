@@ -19,6 +19,11 @@ class Write:
     offset: int
     data: bytes
 
+    @property
+    def end(self) -> int:
+        """Where the byte behind it is."""
+        return self.offset + len(self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class Resize:
@@ -78,7 +83,8 @@ class RecordingDevice:
         self.name = "<recording>"
         self.image = image or Image()
         self.log: list[Operation] = []
-        self.bytes_read = 0
+        self.blocks_read = 0
+        """Of 4 KiB."""
 
     def size(self) -> int:
         return self.image.size
@@ -87,7 +93,7 @@ class RecordingDevice:
         return self.image.size
 
     def read(self, offset: int, length: int) -> bytes:
-        self.bytes_read += length
+        self.blocks_read += -(-length // 4096)
         return self.image.read(offset, length)
 
     def resize(self, size: int) -> None:

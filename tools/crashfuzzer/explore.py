@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .case import Case, Crash
 from .device import RecordingDevice
@@ -20,9 +20,9 @@ from .run import Run
 from .steps import Commit, Reopen, Step
 from .world import World
 
-STEPS = 30
+STEPS = 40
 """Steps of a workload."""
-SAMPLES = 6
+SAMPLES = 4
 """Power cuts drawn at random, for each epoch and each manner of loss."""
 NO_LIMIT = 1 << 60
 
@@ -105,13 +105,21 @@ class _Search:
             self.seen[image.fingerprint] = run.model
             if self.chance.random() < 0.1:
                 _look_only(case.world, image, run.model)
-        for step in self._further(run, epoch):
+        if losses and self.chance.random() < 0.2:
+            self._open(replace(case, late=True), run.with_late(epoch, losses), (run.model,))
+        for step in self._further(run):
             case = replace(case, further=(*case.further, step))
             with self._judging(case):
                 step.do(run)
         self._second(case, run)
 
-    def _further(self, run: Run, epoch: Epoch) -> Iterator[Step]:
+    def _open(self, case: Case, image: Image, allowed: tuple[PlainStore, ...]) -> None:
+        """One more crash state, after which nothing follows."""
+        if image.fingerprint not in self.seen:
+            with self._judging(case):
+                self.seen[image.fingerprint] = Run(case.world, image, allowed).model
+
+    def _further(self, run: Run) -> Iterator[Step]:
         """What the store does after the power cut: often, what it did before, once more."""
         lost = self.run.changes.get(self.run.states.index(run.model) + 1, ())
         if lost and self.chance.random() < 0.5:
@@ -124,16 +132,15 @@ class _Search:
     def _second(self, case: Case, run: Run) -> None:
         """A power cut after, or while, the image was opened and went on."""
         epochs = list(enumerate(run.epochs()))
-        cuts = []
+        cuts: list[tuple[int, Epoch, Losses]] = []
         if self.chance.random() < 0.3:
             cuts.append((*epochs[-1], ()))
         number, epoch = self.chance.choice(epochs)
         cuts.append((number, epoch, random_cut(epoch, self.chance)))
         for number, epoch, losses in cuts:
-            image, allowed = epoch.image(losses), run.allowed(epoch)
-            if image.fingerprint not in self.seen:
-                with self._judging(replace(case, second=Crash(number, losses))):
-                    self.seen[image.fingerprint] = Run(case.world, image, allowed).model
+            self._open(
+                replace(case, second=Crash(number, losses)), epoch.image(losses), run.allowed(epoch)
+            )
 
     @staticmethod
     @contextmanager

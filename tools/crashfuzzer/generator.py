@@ -38,7 +38,7 @@ _SIZES = (0, 10, 100, 100, 1000, 3000, 9000, 30_000)
 _LARGE = 300_001
 """Bytes of a value of several records; odd seeds make it compress."""
 _BALLAST = b"ballast"
-"""Key of a value that makes free space short and its runs shorter: blocks are soon used again."""
+"""Key of a value that is large for the image and often replaced: blocks are soon used again."""
 _SNAPSHOTS = 3
 """Snapshots that a dataset has at most."""
 
@@ -55,21 +55,21 @@ def random_step(chance: random.Random, model: PlainStore) -> Step:
             )
         )
     draw = chance.random()
-    if draw < 0.05:
+    if draw < 0.04:
         return Sync()
-    if draw < 0.09:
+    if draw < 0.07:
         return Reopen()
-    if draw < 0.12:
+    if draw < 0.09:
         return Kill()
-    if draw < 0.16:
+    if draw < 0.13:
         return Abandon(_changes(chance, model))
-    if draw < 0.22:
+    if draw < 0.18:
         return Reclaim()
-    if draw < 0.27:
+    if draw < 0.21:
         return Cut(_changes(chance, model), chance.random() < 0.5, chance.randrange(1000))
-    if draw < 0.32:
+    if draw < 0.26:
         return Hold(chance.choice(sorted(model.everything())))
-    if draw < 0.35:
+    if draw < 0.28:
         return LetGo()
     return random_commit(chance, model)
 
@@ -85,6 +85,10 @@ def _changes(chance: random.Random, model: PlainStore) -> tuple[Change, ...]:
 
 def _change(chance: random.Random, model: PlainStore) -> Change:
     """One change; some earlier one of the same transaction may have made it impossible."""
+    maps = [name for name in sorted(model.heads) if KINDS[name] == "kv"]
+    if maps and chance.random() < 0.15:
+        size = chance.choice((50_000, 150_000, 250_000))
+        return Put(chance.choice(maps), _BALLAST, size, chance.randrange(50))
     name = chance.choice(list(KINDS))
     if model.heads and chance.random() < 0.85:
         name = chance.choice(sorted(model.heads))

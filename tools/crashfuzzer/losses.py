@@ -19,14 +19,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cowfs import limits
+from cowfs.format import RECORD_MAGIC
 
-from .device import Change, Discard, Flush, Mark, Operation, PowerCut, Write, apply
+from .device import Change, Discard, Flush, Mark, Operation, PowerCut, Resize, Write, apply
 from .image import Image
 
 SECTOR = 512
 """Bytes that a disk writes whole or not at all."""
 _GARBAGE = random.Random("garbage").randbytes(SECTOR)
-_BLOCK_SECTORS = limits.DEFAULT_BLOCK_SIZE // SECTOR
+_BLOCK = limits.DEFAULT_BLOCK_SIZE
+_BLOCK_SECTORS = _BLOCK // SECTOR
 
 _EXHAUSTIVE = 4
 """Operations of an epoch up to which every subset of them is tried."""
@@ -78,6 +80,25 @@ class Epoch:
             else:
                 _apply_part(image, change, loss)
         return image
+
+    def late_writes(self, losses: Losses) -> list[Write]:
+        """What may be there after all, when the image was opened as of what came before: the blocks
+        that `losses` took are free then, so the next transaction may put anything there, the very
+        same bytes too. Records and superblocks are left out: their places are not free."""
+        late: list[Write] = []
+        for loss in losses:
+            change = self.changes[loss.number]
+            later = [
+                (c.offset, c.end) for c in self.changes[loss.number + 1 :] if isinstance(c, Write)
+            ]
+            if not isinstance(change, Write) or _superblock_place(change):
+                continue
+            for at in range(0, len(change.data), _BLOCK):
+                write = Write(change.offset + at, change.data[at : at + _BLOCK])
+                overwritten = any(a < write.end and write.offset < b for a, b in later)
+                if not overwritten and not write.data.startswith(RECORD_MAGIC):
+                    late.append(write)
+        return late
 
 
 def epochs(log: list[Operation], base: Image, states: int) -> Iterator[Epoch]:
@@ -132,23 +153,29 @@ def power_cuts(epoch: Epoch, chance: random.Random, samples: int) -> Iterator[Lo
 def _corners(epoch: Epoch) -> Iterator[Losses]:
     """Of a longer epoch: what came first without the rest, and the rest without it; each operation
     missing, each alone; the superblocks without the rest, the rest without them, and one of their
-    two places without the other."""
+    two places without the other; all but the growth of the file."""
     numbers = range(len(epoch.changes))
     for number in numbers:
         yield tuple(map(Loss, numbers[number:]))
         yield tuple(map(Loss, numbers[: number + 1]))
         yield (Loss(number),)
         yield tuple(Loss(other) for other in numbers if other != number)
+    yield tuple(Loss(number) for number in numbers if _grows(epoch.changes[number]))
     places = [_superblock_place(change) for change in epoch.changes]
     if any(places):
         for kept in ((0,), (1, 2), (0, 1), (0, 2)):
             yield tuple(Loss(number) for number in numbers if places[number] not in kept)
 
 
+def _grows(change: Change) -> bool:
+    """Whether an operation makes the file longer, or fills what is new with zeros."""
+    return isinstance(change, Resize) or (isinstance(change, Write) and not any(change.data))
+
+
 def _superblock_place(change: Change) -> int:
     """1 or 2 where an operation writes a superblock in that place, else 0."""
     if isinstance(change, Write):
-        block = change.offset // limits.DEFAULT_BLOCK_SIZE
+        block = change.offset // _BLOCK
         for place, first in ((1, 0), (2, limits.SECOND_PLACE_BLOCK)):
             if first <= block < first + limits.SUPERBLOCK_SLOTS:
                 return place
@@ -156,28 +183,24 @@ def _superblock_place(change: Change) -> int:
 
 
 def random_cut(epoch: Epoch, chance: random.Random) -> Losses:
-    """A power cut that tears one write, and may take other operations as well."""
+    """A power cut that tears one write, or several, and may take other operations as well."""
     writes = [n for n, change in enumerate(epoch.changes) if isinstance(change, Write)]
-    if not writes:
-        return tuple(_whole_loss(epoch, n, chance) for n in range(len(epoch.changes)))
-    torn = chance.choice((writes[-1], chance.choice(writes)))
+    torn = {chance.choice((writes[-1], chance.choice(writes)))} if writes else set()
+    if chance.random() < 0.2:
+        torn.update(n for n in writes if chance.random() < 0.7)
     missing = chance.choice((0.0, 0.0, 0.1, 0.5))
-    losses = [
-        _whole_loss(epoch, number, chance)
-        for number in range(len(epoch.changes))
-        if number != torn and chance.random() < missing
-    ]
-    change = epoch.changes[torn]
-    assert isinstance(change, Write)
-    left = chance.choice((Left.OLD, Left.OLD, Left.GARBAGE))
-    losses.append(Loss(torn, left, _torn_sectors(-(-len(change.data) // SECTOR), chance)))
-    return tuple(sorted(losses, key=lambda loss: loss.number))
-
-
-def _whole_loss(epoch: Epoch, number: int, chance: random.Random) -> Loss:
-    if isinstance(epoch.changes[number], Discard):
-        return Loss(number, chance.choice((Left.OLD, Left.ZERO)))
-    return Loss(number)
+    losses = []
+    for number, change in enumerate(epoch.changes):
+        if number in torn and isinstance(change, Write):
+            left = chance.choice((Left.OLD, Left.OLD, Left.GARBAGE))
+            sectors = _torn_sectors(-(-len(change.data) // SECTOR), chance)
+            losses.append(Loss(number, left, sectors))
+        elif chance.random() < missing:
+            discarded = isinstance(change, Discard)
+            losses.append(
+                Loss(number, chance.choice((Left.OLD, Left.ZERO)) if discarded else Left.OLD)
+            )
+    return tuple(losses)
 
 
 def _torn_sectors(count: int, chance: random.Random) -> range | tuple[int, ...]:

@@ -86,15 +86,23 @@ class Run:
         """What may be found after a power cut in an epoch."""
         return tuple(self.states[epoch.oldest : epoch.newest + 1])
 
+    def with_late(self, epoch: Epoch, losses: Losses) -> Image:
+        """The image of this run, which is only just opened, with what was lost there after all."""
+        image = self.device.image.copy()
+        for write in epoch.late_writes(losses):
+            if write.end <= image.size:
+                image.write(write.offset, write.data)
+        return image
+
     # --- what steps need ------------------------------------------------------------------------
 
     def open_anew(self) -> None:
         """The process ended, and another opens the image."""
-        self.let_go()
         self.store = self.world.open(self.device)
 
     def cut(self, epoch: Epoch, losses: Losses) -> None:
         """The power failed, back in an epoch of this run; go on with what is left."""
+        self.let_go()
         image = epoch.image(losses)
         found = Run(self.world, image, self.allowed(epoch)).model
         self.device.cut(image)

@@ -90,10 +90,16 @@ class _Shrinker:
         return False
 
 
+def _with(case: Case, name: str, value: object) -> Case:
+    """The case with another value of a field."""
+    fields: dict[str, Any] = {name: value}
+    return replace(case, **fields)
+
+
 def _field(name: str) -> _Part:
     return _Part(
         lambda case: getattr(case, name),
-        lambda case, steps: replace(case, **{name: steps}),
+        lambda case, steps: _with(case, name, steps),
     )
 
 
@@ -107,7 +113,7 @@ def _changes(name: str, at: int) -> _Part:
     def put(case: Case, changes: tuple[Any, ...]) -> Case:
         steps = list(getattr(case, name))
         steps[at] = replace(steps[at], changes=changes)
-        return replace(case, **{name: tuple(steps)})
+        return _with(case, name, tuple(steps))
 
     return _Part(get, put)
 
@@ -118,7 +124,7 @@ def _losses(name: str) -> _Part:
         return crash.losses if crash else ()
 
     def put(case: Case, losses: Losses) -> Case:
-        return replace(case, **{name: replace(getattr(case, name), losses=losses)})
+        return _with(case, name, replace(getattr(case, name), losses=losses))
 
     return _Part(get, put)
 

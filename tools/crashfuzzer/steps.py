@@ -112,6 +112,7 @@ class Kill:
     """The process ends without closing the store; the host still has all that it wrote."""
 
     def do(self, run: Run) -> None:
+        run.let_go()
         run.open_anew()
         verify(run.store, [run.model])
         run.acknowledge(durable=True)

@@ -1,4 +1,4 @@
-"""The conditions of a workload: parameters of the image, limits small enough that everything happens
+"""The conditions of a workload: parameters of the image, limits so small that everything happens
 often in a small image, and time and ids that are the same each time it is run.
 """
 
@@ -13,6 +13,7 @@ from unittest import mock
 
 import cowfs
 from cowfs import limits
+from cowfs.device import Device
 
 KIB = 1024
 _NOW_NS = 1_700_000_000_000_000_000
@@ -40,10 +41,10 @@ class World:
         """Other conditions for each seed."""
         chance = random.Random(seed)
         return cls(
-            size=chance.choice((None, 1280 * KIB, 1600 * KIB, 2048 * KIB)),
+            size=chance.choice((None, None, 1280 * KIB, 1600 * KIB, 2048 * KIB)),
             node_size=chance.choice((4 * KIB, 8 * KIB)),
             compression=chance.choice(("lz4", "lz4", "none")),
-            cache=chance.choice((64 * KIB, 1024 * KIB)),
+            cache=chance.choice((64 * KIB, 64 * KIB, 1024 * KIB)),
             one_flush_limit=chance.choice((40 * KIB, 150 * KIB, 4096 * KIB)),
             log_records=chance.choice((3, 6, 12)),
             reap_blocks=chance.choice((3, 10)),
@@ -69,13 +70,13 @@ class World:
         ):
             yield
 
-    def make(self, device: cowfs.Device) -> cowfs.Store:
+    def make(self, device: Device) -> cowfs.Store:
         """A new store."""
         parameters = cowfs.Parameters(
             size=self.size, node_size=self.node_size, compression=self.compression
         )
         return cowfs.open_device(device, parameters=parameters, cache=self.cache)
 
-    def open(self, device: cowfs.Device, *, readonly: bool = False) -> cowfs.Store:
+    def open(self, device: Device, *, readonly: bool = False) -> cowfs.Store:
         """The store that is there."""
         return cowfs.open_device(device, readonly=readonly, cache=self.cache)

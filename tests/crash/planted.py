@@ -1,0 +1,347 @@
+"""Bugs that are switched on one at a time, to see that the crash fuzzer finds each: the checker is
+checked. Each is a function that plants its bug for the time of a test; its docstring says what is
+wrong then. Nothing of this is in the engine itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import cowfs
+from cowfs import catalog, engine, limits, log, recovery, transaction
+from cowfs._ledger import Ledger
+from cowfs.device import Device
+from cowfs.engine import Engine
+from cowfs.format import CommitRecord, Delta, Superblock
+from cowfs.space import Space
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+BUGS: list[Plant] = []
+SEEDS = 40
+"""Workloads within which each must be found."""
+
+
+def bug(plant: Plant) -> Plant:
+    """Put a bug on the list."""
+    BUGS.append(plant)
+    return plant
+
+
+class Meddler:
+    """A device that passes everything on, but for what a bug leaves out."""
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        flushes: bool = True,
+        writes: Callable[[int], bool] = lambda offset: True,
+        resizes: bool = True,
+    ) -> None:
+        self._device = device
+        self._flushes = flushes
+        self._writes = writes
+        self._resizes = resizes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+    def flush(self) -> None:
+        if self._flushes:
+            self._device.flush()
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if self._writes(offset):
+            self._device.write(offset, data)
+
+    def resize(self, size: int) -> None:
+        if self._resizes:
+            self._device.resize(size)
+
+
+def during(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, meddle: Callable[[Device], Meddler]
+) -> None:
+    """While a method of the engine runs, it has another device."""
+    original = getattr(owner, name)
+
+    def method(self: Engine, *args: Any, **kwargs: Any) -> Any:
+        device = self.device
+        self.device = meddle(device)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            self.device = device
+
+    monkeypatch.setattr(owner, name, method)
+
+
+# --- flushes ------------------------------------------------------------------------------------
+
+
+@bug
+def a_commit_is_acknowledged_before_its_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flush behind the commit record is missing."""
+    during(monkeypatch, Engine, "commit", lambda device: Meddler(device, flushes=False))
+
+
+@bug
+def a_large_transaction_is_not_flushed_before_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record says that its blocks need no proof, and they may be missing."""
+    monkeypatch.setattr(Engine, "_flush", lambda self: None)
+
+
+@bug
+def the_superblock_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old log is used again while the superblock on the device still leads through it."""
+    during(monkeypatch, Engine, "_write_superblock", lambda device: Meddler(device, flushes=False))
+
+
+@bug
+def opening_does_not_flush_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host's cache held was shown to a user, and is lost at the next power cut."""
+    monkeypatch.setattr(
+        engine,
+        "settle",
+        lambda device, *args: log.settle(Meddler(device, flushes=False), *args),
+    )
+
+
+# --- the log ------------------------------------------------------------------------------------
+
+
+@bug
+def the_superblock_is_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leads to a checkpoint that has not been written yet."""
+    original = Engine._flush
+
+    def flush(self: Engine) -> None:
+        log.write_superblock(
+            self.device,
+            replace(
+                self.log.superblock,
+                txid=self.log.txid + 1,
+                sequence=self.log.superblock.sequence + 1,
+                durable_txid=self.log.txid,
+                record_block=self.io.writer.record_block,
+                total_blocks=self.io.space.total,
+                record_previous=self.log.checksum,
+            ),
+        )
+        original(self)
+
+    monkeypatch.setattr(Engine, "_flush", flush)
+
+
+@bug
+def superblocks_have_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only superblock is overwritten in both places at once."""
+
+    def write_superblock(device: Device, superblock: Superblock) -> None:
+        for place in (0, limits.SECOND_PLACE_BLOCK):
+            device.write(place * superblock.block_size, superblock.pack())
+
+    for module in (engine, log):
+        monkeypatch.setattr(module, "write_superblock", write_superblock)
+
+
+@bug
+def the_newest_commit_is_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record counts though its blocks did not arrive."""
+    monkeypatch.setattr(log, "_landed", lambda *args: True)
+
+
+@bug
+def only_the_first_run_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit of several runs counts though some of them did not arrive."""
+    landed = log._landed
+
+    def first_only(device: Device, record: CommitRecord, block_size: int) -> bool:
+        return landed(device, replace(record, runs=record.runs[:1]), block_size)
+
+    monkeypatch.setattr(log, "_landed", first_only)
+
+
+@bug
+def records_call_themselves_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record in flight says that it need not be proven."""
+
+    def record(**fields: Any) -> CommitRecord:
+        return CommitRecord(**{**fields, "durable_txid": fields["txid"]})
+
+    monkeypatch.setattr(engine, "CommitRecord", record)
+
+
+@bug
+def a_torn_tail_is_not_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record in flight that did not count stays, and later writes may complete it."""
+
+    def settle(device: Device, found: log.Log, superblock: Superblock, total: int) -> None:
+        tail = found.next_block * superblock.block_size
+        meddler = Meddler(device, writes=lambda offset: offset != tail)
+        log.settle(meddler, found, superblock, total)
+
+    monkeypatch.setattr(engine, "settle", settle)
+
+
+@bug
+def no_superblock_at_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found is not written down before its proof, or the way to it, is overwritten."""
+    monkeypatch.setattr(log, "write_superblock", lambda device, superblock: None)
+
+
+@bug
+def the_old_log_is_free_before_the_superblock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of the old log are used again though no superblock leads past them."""
+    original = Engine._store_space
+
+    def store_space(self: Engine, *args: Any) -> Any:
+        for start, length in self.log.blocks:
+            self.io.space.give_back(start, length)
+        return original(self, *args)
+
+    monkeypatch.setattr(Engine, "_store_space", store_space)
+
+
+@bug
+def settle_does_not_size_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The growth of the file was lost, and is not made up for."""
+    monkeypatch.setattr(
+        engine,
+        "settle",
+        lambda device, *args: log.settle(Meddler(device, resizes=False), *args),
+    )
+
+
+@bug
+def repeated_transactions_have_the_same_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What followed a lost commit, and arrived, follows it when the program makes it again."""
+    monkeypatch.setattr(
+        engine, "CommitRecord", lambda **fields: CommitRecord(**fields | {"opening": 0})
+    )
+
+
+@bug
+def what_was_found_is_taken_as_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a record that is wiped said that others were flushed; no superblock does."""
+
+    def follow(*args: Any) -> log.Log:
+        found = log.follow(*args)
+        found.proven_txid = found.txid
+        return found
+
+    monkeypatch.setattr(engine, "follow", follow)
+
+
+# --- space --------------------------------------------------------------------------------------
+
+
+@bug
+def blocks_are_reused_one_transaction_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a transaction freed is used again before that transaction is durable."""
+    release = Space.release
+    monkeypatch.setattr(
+        Space,
+        "release",
+        lambda self, durable, proven, oldest: release(self, 1 << 60, proven, oldest),
+    )
+
+
+@bug
+def young_blocks_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks by which a commit would have to prove itself are overwritten."""
+    release = Space.release
+    monkeypatch.setattr(
+        Space,
+        "release",
+        lambda self, durable, proven, oldest: release(self, durable, 1 << 60, oldest),
+    )
+
+
+@bug
+def own_blocks_are_reused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction overwrites blocks that it wrote itself, and proves itself by."""
+
+    class Hasty(Ledger):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.reuse_own = True
+
+    monkeypatch.setattr(transaction, "Ledger", Hasty)
+
+
+@bug
+def readers_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that an open view reads are used again."""
+    release = Space.release
+    monkeypatch.setattr(
+        Space,
+        "release",
+        lambda self, durable, proven, oldest: release(self, durable, proven, 1 << 60),
+    )
+
+
+@bug
+def a_snapshot_raises_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot's root is overwritten when the head moves on."""
+
+    class Careless(Ledger):
+        def share(self, block: int) -> None:
+            pass
+
+    monkeypatch.setattr(transaction, "Ledger", Careless)
+
+
+@bug
+def counts_are_not_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts that were changed since the checkpoint are lost at an opening."""
+    monkeypatch.setattr(engine, "Delta", lambda segments, freed, counts: Delta(segments, freed, {}))
+
+
+@bug
+def freed_blocks_are_not_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that were freed since the checkpoint are lost at an opening."""
+    monkeypatch.setattr(
+        engine, "Delta", lambda segments, freed, counts: Delta(segments, b"", counts)
+    )
+
+
+@bug
+def a_checkpoint_forgets_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits to be freed at a checkpoint is never free again."""
+    monkeypatch.setattr(Space, "settled", lambda self: self.bitmap.copy())
+
+
+@bug
+def an_abandoned_head_is_not_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rollback, or destroying, lets go of stays in use for ever."""
+    original = transaction.Transaction._release_dropped
+
+    def release_dropped(self: cowfs.Transaction) -> None:
+        self.ledger.dropped = []
+        original(self)
+
+    monkeypatch.setattr(transaction.Transaction, "_release_dropped", release_dropped)
+
+
+@bug
+def destroying_forgets_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step of destroying did not come to is lost."""
+    monkeypatch.setattr(catalog.Catalog, "add_drop", lambda self, stack: None)
+
+
+@bug
+def growth_is_not_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An opening does not know of the blocks by which the image grew."""
+    original = recovery.Recovery.visit
+    monkeypatch.setattr(
+        recovery.Recovery,
+        "visit",
+        lambda self, record: original(
+            self, replace(record, total_blocks=self.superblock.total_blocks)
+        ),
+    )
