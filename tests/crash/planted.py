@@ -21,7 +21,7 @@ from cowfs.space import Space
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 BUGS: list[Plant] = []
-SEEDS = 40
+SEEDS = 20
 """Workloads within which each must be found."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .image import Image
 
 GARBAGE = b"\xdb"
-"""What a discarded range reads as while the machine runs: a device may give anything."""
+"""What is in ranges that were discarded, or are free: a device may give anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,14 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class Scribble:
+    """Every block that was free was overwritten, as transactions in flight may do."""
+
+    ranges: tuple[tuple[int, int], ...]
+    """(offset, length) of each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """Everything before this is durable."""
 
@@ -60,7 +68,7 @@ class PowerCut:
     image: Image
 
 
-Change = Write | Resize | Discard
+Change = Write | Resize | Discard | Scribble
 """What a power cut may undo."""
 Operation = Change | Flush | Mark | PowerCut
 
@@ -74,6 +82,9 @@ def apply(image: Image, change: Change) -> None:
             image.resize(size)
         case Discard(offset, length):
             image.write(offset, GARBAGE * max(0, min(length, image.size - offset)))
+        case Scribble(ranges):
+            for offset, length in ranges:
+                image.write(offset, GARBAGE * length)
 
 
 class RecordingDevice:
@@ -110,6 +121,10 @@ class RecordingDevice:
 
     def close(self) -> None:
         pass
+
+    def scribble(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        """Put garbage into ranges that are of no use."""
+        self._change(Scribble(ranges))
 
     def mark(self, state: int, durable: bool) -> None:
         """Note in the log that a state was reached."""

@@ -17,14 +17,13 @@ from .judge import Wrong, verify
 from .losses import Epoch, Losses, power_cuts, random_cut
 from .model import PlainStore
 from .run import Run
-from .steps import Commit, Reopen, Step
+from .steps import Commit, Reopen, Scribble, Step
 from .world import World
 
 STEPS = 40
 """Steps of a workload."""
 SAMPLES = 4
 """Power cuts drawn at random, for each epoch and each manner of loss."""
-NO_LIMIT = 1 << 60
 
 
 class Failure(Exception):
@@ -35,8 +34,8 @@ class Failure(Exception):
         self.case = case
 
 
-def explore(seed: int, most: int = NO_LIMIT) -> int:
-    """Run the workload of a seed, and up to `most` of its crash states; how many were distinct.
+def explore(seed: int) -> int:
+    """Run the workload of a seed, and its crash states; how many of them were distinct.
 
     Raises Failure.
     """
@@ -46,11 +45,11 @@ def explore(seed: int, most: int = NO_LIMIT) -> int:
         search = _Search(world, chance)
         for _ in range(STEPS):
             search.do(random_step(chance, search.run.model))
-        return search.power_cuts(search.epochs(), most)
+        return search.power_cuts(search.epochs())
 
 
 def explore_steps(world: World, steps: Iterable[Step], most: int) -> int:
-    """The same with given steps; the latest crash states first."""
+    """The same with given steps, for up to `most` crash states, the latest first."""
     with world.entered():
         search = _Search(world, random.Random(0))
         for step in steps:
@@ -66,7 +65,6 @@ class _Search:
         self.case = Case(world, ())
         self.seen: dict[tuple[int, int], PlainStore] = {}
         """By the image's fingerprint: what it held."""
-
         with self._judging(self.case):
             self.run = Run(world)
 
@@ -82,8 +80,8 @@ class _Search:
             self.run.look()
         return list(enumerate(self.run.epochs()))
 
-    def power_cuts(self, epochs: Iterable[tuple[int, Epoch]], most: int) -> int:
-        """Up to `most` crash states; how many there were."""
+    def power_cuts(self, epochs: Iterable[tuple[int, Epoch]], most: int = 1 << 60) -> int:
+        """Crash states of these epochs, up to `most`; how many there were."""
         for number, epoch in epochs:
             for losses in power_cuts(epoch, self.chance, SAMPLES):
                 self.power_cut(number, epoch, losses)
@@ -121,13 +119,15 @@ class _Search:
 
     def _further(self, run: Run) -> Iterator[Step]:
         """What the store does after the power cut: often, what it did before, once more."""
+        if self.chance.random() < 0.1:
+            yield Scribble()
         lost = self.run.changes.get(self.run.states.index(run.model) + 1, ())
         if lost and self.chance.random() < 0.5:
             yield Commit(lost, self.chance.random() < 0.5)
         else:
             yield random_commit(self.chance, run.model)
-        if self.chance.random() < 0.2:
-            yield Reopen()
+        if self.chance.random() < 0.3:
+            yield self.chance.choice((Reopen(), Scribble()))
 
     def _second(self, case: Case, run: Run) -> None:
         """A power cut after, or while, the image was opened and went on."""

@@ -31,7 +31,7 @@ from .changes import (
     WriteVolume,
 )
 from .model import PlainStore
-from .steps import Abandon, Commit, Cut, Hold, Kill, LetGo, Reclaim, Reopen, Step, Sync
+from .steps import Abandon, Commit, Cut, Hold, Kill, LetGo, Reclaim, Reopen, Scribble, Step, Sync
 
 _PATHS = (b"/d", b"/x", b"/y", b"/d/x", b"/d/y", b"/d/e")
 _SIZES = (0, 10, 100, 100, 1000, 3000, 9000, 30_000)
@@ -67,10 +67,12 @@ def random_step(chance: random.Random, model: PlainStore) -> Step:
         return Reclaim()
     if draw < 0.21:
         return Cut(_changes(chance, model), chance.random() < 0.5, chance.randrange(1000))
-    if draw < 0.26:
+    if draw < 0.29:
         return Hold(chance.choice(sorted(model.everything())))
-    if draw < 0.28:
+    if draw < 0.32:
         return LetGo()
+    if draw < 0.4:
+        return Scribble()
     return random_commit(chance, model)
 
 

@@ -110,13 +110,27 @@ class Run:
         self.acknowledge(durable=True)
         self.open_anew()
 
+    def scribble(self) -> None:
+        """Overwrite every block that the next transaction might be given."""
+        self.store.transaction().abort()  # what waited to be free is free at its beginning
+        space = self.store.io.space
+        ranges = []
+        at = space.bitmap.next_clear(0)
+        while at < space.total:
+            stop = space.bitmap.next_set(at)
+            ranges.append((at * space.block_size, (stop - at) * space.block_size))
+            at = space.bitmap.next_clear(stop)
+        self.device.scribble(tuple(ranges))
+
     def hold(self, name: str) -> None:
         """Open a view, to be looked at later."""
         view = self.store.at(name)
         self._held.append((name, view, dict(self.model.everything()[name])))
 
     def let_go(self) -> None:
-        """Close all views; none has changed."""
+        """Close all views; none has changed, whatever is in free blocks."""
+        if self._held:
+            self.scribble()
         for name, view, items in self._held:
             if view_items(view) != items:
                 raise Wrong(f"an open view of {name} has changed")

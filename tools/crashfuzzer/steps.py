@@ -69,6 +69,14 @@ class Reclaim:
 
 
 @dataclass(frozen=True, slots=True)
+class Scribble:
+    """Transactions that were never committed have overwritten every free block."""
+
+    def do(self, run: Run) -> None:
+        run.scribble()
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """Make commits durable that were not."""
 
