@@ -5,6 +5,7 @@ again, and printed as a test.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -73,7 +74,7 @@ class Case:
                 "",
                 "",
                 f"def test_{name}() -> None:",
-                *(f"    # {line}" for line in message.splitlines()),
+                *(f"    # {line}" for line in textwrap.wrap(message, _WIDTH - 6)),
                 f"    {_source(self, 4)}.replay()",
                 "",
             ]
