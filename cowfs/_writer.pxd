@@ -24,6 +24,7 @@ cdef class BlockWriter:
     cdef public list runs
     cdef public uint64_t written
     cdef public bint proving
+    cdef public bint bulk
     cdef int incompressible
     cdef int skip
 

@@ -16,6 +16,7 @@ class BlockWriter:
     runs: list[tuple[int, int, bytes]]
     written: int
     proving: bool
+    bulk: bool
     def __init__(
         self,
         device: Device,

@@ -9,6 +9,8 @@ Invariants: only blocks that the space layer handed out are written; every write
 listed in `runs` with a checksum over it; nothing is durable before the store flushes the device.
 """
 
+import contextlib
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.string cimport memcpy, memset
@@ -39,6 +41,7 @@ cdef class BlockWriter:
         self.written = 0
         self.sealed = 0
         self.proving = True
+        self.bulk = False
         self.segments = []
         self.runs = []
         self.fill = self.block_size
@@ -46,7 +49,12 @@ cdef class BlockWriter:
         self.segment = self.cursor
 
     def reserve_record(self):
-        """Set the block for the next commit record aside, at the start of what is written next."""
+        """Set the block for the next commit record aside, at the start of what is written next.
+
+        What was written behind arrives first: an error of that fails the transaction and no more.
+        """
+        self.bulk = False
+        self.device.settle()
         self.take(1)
         self.close_segment()
         self.next_record = self.cursor
@@ -85,7 +93,8 @@ cdef class BlockWriter:
         """Write the buffer to the device."""
         self.seal()
         if self.fill > self.block_size:
-            self.device.write(
+            write = self.device.write_behind if self.bulk else self.device.write
+            write(
                 self.buffered * self.block_size,
                 memoryview(self.buffer)[self.block_size:self.fill])
         self.buffered = self.cursor
@@ -137,6 +146,8 @@ cdef class BlockWriter:
         self.cursor = self.end = self.segment = self.buffered = 0
         self.segments = []
         self.runs = []
+        with contextlib.suppress(OSError):  # nobody needs what was written behind any more
+            self.device.settle()
 
     cdef uint64_t place(self, const uint8_t* data, Py_ssize_t length) except? 0:
         cdef Py_ssize_t blocks = (length + self.block_size - 1) // self.block_size

@@ -84,6 +84,7 @@ class BlockIO:
         lengths = [len(record) for record in records]
         encoded = self.encoder.encode_many(records)
         pointers = []
+        writer.bulk = sum(lengths) >= limits.BULK
         try:
             for length, (compression, stored, digest) in zip(lengths, encoded, strict=True):
                 block = writer.write(stored)

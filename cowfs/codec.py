@@ -8,13 +8,20 @@ cores: both libraries release the interpreter's lock for records.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import lz4.block
 import xxhash
 
 _CORES = os.cpu_count() or 1
+
+_SAMPLE = 2048
+"""Bytes of each of the three samples by which a record is judged."""
+
+_STRETCH = 4
+"""Records that a core takes at a time."""
 
 RAW = 0
 LZ4 = 1
@@ -51,13 +58,29 @@ Encoded = tuple[int, bytes | memoryview, bytes]
 """Compression, what is to be stored (the record itself where it does not shrink), checksum."""
 
 
-def encode(data: bytes | memoryview, kind: int, block_size: int) -> Encoded:
-    """One record, compressed if that saves a block."""
-    if kind == LZ4 and len(data) > block_size:
-        packed = compress_lz4(data)
-        if -(-len(packed) // block_size) < -(-len(data) // block_size):
-            return LZ4, packed, checksum(packed)
-    return RAW, data, checksum(data)
+def encode(records: Sequence[bytes | memoryview], kind: int, block_size: int) -> list[Encoded]:
+    """Records that follow each other, each compressed if that saves a block.
+
+    Behind one that did not shrink, the next is tried only if a sample of it shrinks: incompressible
+    data rarely comes alone, and trying it costs more than anything else that is done to it.
+    """
+    encoded: list[Encoded] = []
+    hopeful = True
+    for data in records:
+        stored, used = data, RAW
+        if kind == LZ4 and len(data) > block_size and (hopeful or _sample_shrinks(data)):
+            packed = compress_lz4(data)
+            hopeful = -(-len(packed) // block_size) < -(-len(data) // block_size)
+            if hopeful:
+                stored, used = packed, LZ4
+        encoded.append((used, stored, checksum(stored)))
+    return encoded
+
+
+def _sample_shrinks(data: bytes | memoryview) -> bool:
+    last = max(len(data) - _SAMPLE, 0)
+    sample = b"".join(data[at : at + _SAMPLE] for at in (0, last // 2, last))
+    return len(compress_lz4(sample)) < len(sample)
 
 
 class Encoder:
@@ -68,17 +91,30 @@ class Encoder:
         self.block_size = block_size
         self._pool: ThreadPoolExecutor | None = None
 
-    def encode(self, data: bytes | memoryview) -> Encoded:
-        """`encode` of one record, in the calling thread."""
-        return encode(data, self.kind, self.block_size)
+    def encode(self, records: Sequence[bytes | memoryview]) -> list[Encoded]:
+        """`encode` in the calling thread."""
+        return encode(records, self.kind, self.block_size)
 
     def encode_many(self, records: list[bytes | memoryview]) -> Iterable[Encoded]:
-        """`encode` of each record, in order."""
-        if len(records) < 2 or _CORES < 2:
-            return [self.encode(record) for record in records]
+        """Each record encoded, in order; every core takes a stretch of them when it is free."""
+        stretches = [records[at : at + _STRETCH] for at in range(0, len(records), _STRETCH)]
+        if len(stretches) < 2 or _CORES < 2:
+            return self.encode(records)
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(_CORES, thread_name_prefix="cowfs-codec")
-        return self._pool.map(self.encode, records)
+            self._pool = ThreadPoolExecutor(_CORES - 1, thread_name_prefix="cowfs-codec")
+        encoded: list[list[Encoded]] = [[] for _ in stretches]
+        todo = iter(enumerate(stretches))
+
+        def work() -> None:
+            for at, stretch in todo:
+                encoded[at] = self.encode(stretch)
+
+        helpers = [self._pool.submit(work) for _ in range(_CORES - 1)]
+        work()
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+        return chain.from_iterable(encoded)
 
     def close(self) -> None:
         """End the worker threads."""

@@ -15,6 +15,7 @@ import os
 import stat
 from typing import Protocol
 
+from .direct import DirectWriter
 from .errors import BusyError, ClosedError, FormatError, NotFoundError, OutOfSpaceError, UsageError
 
 _FALLOC_KEEP_SIZE = 1
@@ -40,6 +41,13 @@ class Device(Protocol):
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`; durable after the next `flush`."""
+
+    def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """`write` of bulk data within `size`, which may go on after the call. Reads see it. An
+        error may come from any call until `settle`, and from there at the latest."""
+
+    def settle(self) -> None:
+        """Return when all that was written behind is written, or raise, once, why it is not."""
 
     def flush(self) -> None:
         """Make everything written so far durable, or raise."""
@@ -79,6 +87,12 @@ class MemoryDevice:
             self.resize(end)
         self._bytes[offset:end] = data
 
+    def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self.write(offset, data)
+
+    def settle(self) -> None:
+        pass
+
     def flush(self) -> None:
         pass
 
@@ -98,6 +112,7 @@ class FileDevice:
     def __init__(self, path: str, *, writable: bool, create: bool = False, reset: bool = False):
         self.name = path
         self.writable = writable
+        self._behind: DirectWriter | None = None
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
         if create:
             flags |= os.O_CREAT
@@ -142,6 +157,7 @@ class FileDevice:
         return os.fstat(self._fd).st_blocks * 512
 
     def resize(self, size: int) -> None:
+        self._arrive(size, max(self.size() - size, 0))
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
@@ -150,6 +166,7 @@ class FileDevice:
     def read(self, offset: int, length: int) -> bytes:
         if self._fd < 0:
             raise ClosedError(f"{self.name}: the image is closed")
+        self._arrive(offset, length)
         data = os.pread(self._fd, length, offset)
         while len(data) < length:
             more = os.pread(self._fd, length - len(data), offset + len(data))
@@ -159,6 +176,7 @@ class FileDevice:
         return data
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._arrive(offset, len(data))
         try:
             done = os.pwrite(self._fd, data, offset)
             if done == len(data):
@@ -169,14 +187,42 @@ class FileDevice:
         except OSError as error:
             raise _explain(error, self.name, "write") from error
 
+    def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if self._behind is None:
+            self._behind = DirectWriter(self._fd)
+        try:
+            self._behind.write(offset, data)
+        except OSError as error:
+            raise _explain(error, self.name, "write") from error
+
+    def settle(self) -> None:
+        if self._behind is not None:
+            try:
+                self._behind.settle()
+            except OSError as error:
+                raise _explain(error, self.name, "write") from error
+
+    def _arrive(self, offset: int, length: int) -> None:
+        """Wait for what is written behind into a range, before anything else is done with it."""
+        if self._behind is not None and self._behind.holds(offset, length):
+            try:
+                self._behind.arrive()
+            except OSError as error:
+                raise _explain(error, self.name, "write") from error
+
     def flush(self) -> None:
+        self.settle()
         os.fdatasync(self._fd)
 
     def discard(self, offset: int, length: int) -> None:
+        self._arrive(offset, length)
         if self._can_punch and not _punch_hole(self._fd, offset, length):
             self._can_punch = False
 
     def close(self) -> None:
+        if self._behind is not None:
+            self._behind.close()
+            self._behind = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

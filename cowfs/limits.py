@@ -41,6 +41,10 @@ ONE_FLUSH_LIMIT = 4 * MIB
 """A transaction that wrote more than this is flushed before its commit record is written: the
 second flush is lost in the noise, and opening need not verify the blocks."""
 
+BULK = 2 * MIB
+"""Records that come in so many bytes together, as those of a large value do, are written behind
+(`Device.write_behind`): past the host's page cache, which is of more use to everything else."""
+
 LOG_RECORDS = 256
 LOG_BYTES = 4 * MIB
 """A checkpoint is due after so many commit records or bytes of them: bounds the time to open."""

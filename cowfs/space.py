@@ -158,11 +158,13 @@ class Space:
 
         Flushing a first write to a place costs the host's file system a change of its own metadata,
         a later one does not. So a small transaction has a stretch written with zeros, for itself
-        and those that follow.
+        and those that follow. A large one grows in longer steps the longer it becomes, as each has
+        to wait for the writes that are under way.
         """
         old = self.total
         small = written < _WRITE_AHEAD_LIMIT
-        step = _WRITE_AHEAD if small else max(_GROW_STEP, min(old // 32, 8192))
+        likely = max(old // 32, written // self.block_size // 4)
+        step = _WRITE_AHEAD if small else max(_GROW_STEP, min(likely, 8192))
         new = old + max(blocks, step)
         if self.limit:
             new = min(new, self.limit)

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "cowfs"
 # `__init__` is the public library: front ends use it, the engine never does.
 LAYERS = [
     "errors limits report sizes",
-    "device",
+    "direct device",
     "codec",
     "format",
     "space _bitmap _ledger",
