@@ -113,6 +113,12 @@ class RecordingDevice:
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._change(Write(offset, bytes(data)))
 
+    def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self.write(offset, data)
+
+    def settle(self) -> None:
+        pass
+
     def discard(self, offset: int, length: int) -> None:
         self._change(Discard(offset, length))
 
