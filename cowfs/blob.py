@@ -239,9 +239,7 @@ class Blob:
             records.put(_NUMBER.pack(0), self._raw, self._kind)
         if self.size > self.record_size:
             # Free space is in shorter runs than when the extent was written.
-            whole, step = self._whole(), self.record_size
-            pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
-            self._put_records(records, list(enumerate(pieces)))
+            self._write_records(records, memoryview(self._whole()), 0)
         return records
 
     def _store_records(self, records: Tree, size: int) -> None:

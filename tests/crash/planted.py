@@ -80,6 +80,28 @@ def during(
     monkeypatch.setattr(owner, name, method)
 
 
+def at_settling(
+    monkeypatch: pytest.MonkeyPatch, meddle: Callable[[Device, log.Log], Meddler]
+) -> None:
+    """While the log is settled at an opening, the device is another."""
+
+    def settle(device: Device, found: log.Log, *args: Any) -> None:
+        log.settle(meddle(device, found), found, *args)
+
+    monkeypatch.setattr(engine, "settle", settle)
+
+
+def released_early(monkeypatch: pytest.MonkeyPatch, condition: str) -> None:
+    """One of the conditions for using blocks again is taken as met: see `Space.release`."""
+    release = Space.release
+
+    def hasty(self: Space, durable: int, proven: int, oldest: int) -> None:
+        conditions = {"durable": durable, "proven": proven, "oldest": oldest}
+        release(self, **conditions | {condition: 1 << 60})
+
+    monkeypatch.setattr(Space, "release", hasty)
+
+
 # --- flushes ------------------------------------------------------------------------------------
 
 
@@ -104,11 +126,7 @@ def the_superblock_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
 @bug
 def opening_does_not_flush_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the host's cache held was shown to a user, and is lost at the next power cut."""
-    monkeypatch.setattr(
-        engine,
-        "settle",
-        lambda device, *args: log.settle(Meddler(device, flushes=False), *args),
-    )
+    at_settling(monkeypatch, lambda device, found: Meddler(device, flushes=False))
 
 
 # --- the log ------------------------------------------------------------------------------------
@@ -180,12 +198,11 @@ def records_call_themselves_durable(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_torn_tail_is_not_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A record in flight that did not count stays, and later writes may complete it."""
 
-    def settle(device: Device, found: log.Log, superblock: Superblock, total: int) -> None:
-        tail = found.next_block * superblock.block_size
-        meddler = Meddler(device, writes=lambda offset: offset != tail)
-        log.settle(meddler, found, superblock, total)
+    def spare_the_tail(device: Device, found: log.Log) -> Meddler:
+        tail = found.next_block * found.superblock.block_size
+        return Meddler(device, writes=lambda offset: offset != tail)
 
-    monkeypatch.setattr(engine, "settle", settle)
+    at_settling(monkeypatch, spare_the_tail)
 
 
 @bug
@@ -210,11 +227,7 @@ def the_old_log_is_free_before_the_superblock(monkeypatch: pytest.MonkeyPatch) -
 @bug
 def settle_does_not_size_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """The growth of the file was lost, and is not made up for."""
-    monkeypatch.setattr(
-        engine,
-        "settle",
-        lambda device, *args: log.settle(Meddler(device, resizes=False), *args),
-    )
+    at_settling(monkeypatch, lambda device, found: Meddler(device, resizes=False))
 
 
 @bug
@@ -243,23 +256,13 @@ def what_was_found_is_taken_as_proven(monkeypatch: pytest.MonkeyPatch) -> None:
 @bug
 def blocks_are_reused_one_transaction_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a transaction freed is used again before that transaction is durable."""
-    release = Space.release
-    monkeypatch.setattr(
-        Space,
-        "release",
-        lambda self, durable, proven, oldest: release(self, 1 << 60, proven, oldest),
-    )
+    released_early(monkeypatch, "durable")
 
 
 @bug
 def young_blocks_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks by which a commit would have to prove itself are overwritten."""
-    release = Space.release
-    monkeypatch.setattr(
-        Space,
-        "release",
-        lambda self, durable, proven, oldest: release(self, durable, 1 << 60, oldest),
-    )
+    released_early(monkeypatch, "proven")
 
 
 @bug
@@ -277,12 +280,7 @@ def own_blocks_are_reused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @bug
 def readers_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that an open view reads are used again."""
-    release = Space.release
-    monkeypatch.setattr(
-        Space,
-        "release",
-        lambda self, durable, proven, oldest: release(self, durable, proven, 1 << 60),
-    )
+    released_early(monkeypatch, "oldest")
 
 
 @bug

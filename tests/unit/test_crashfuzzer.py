@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crashfuzzer.case import Case, Crash
 from crashfuzzer.device import RecordingDevice, Write
 from crashfuzzer.image import CHUNK, Image
 from crashfuzzer.losses import SECTOR, Epoch, Left, Loss, epochs, power_cuts
+from crashfuzzer.world import World
 
 from ..plain import noise
 
@@ -85,6 +87,15 @@ def test_sectors_are_torn_alone(left: Left, expected: bytes | None) -> None:
         assert (got == arrived) == (sector not in (1, 3))
         if sector in (1, 3) and expected is not None:
             assert got == expected * SECTOR
+
+
+def test_losses_of_what_was_never_asked_for_are_none() -> None:
+    """A case that is made shorter keeps its losses, and there may be fewer operations then."""
+    epoch = writes(0)
+    beyond = (Loss(7), Loss(1, sectors=(0,)))
+    assert epoch.image(beyond).fingerprint == epoch.image(()).fingerprint
+    assert epoch.late_writes(beyond) == []
+    Case(World(), (), crash=Crash(4, beyond), late=True).replay()
 
 
 def test_what_was_acknowledged_as_durable_is_the_oldest_that_may_be_found() -> None:

@@ -86,13 +86,11 @@ class Epoch:
         that `losses` took are free then, so the next transaction may put anything there, the very
         same bytes too. Records and superblocks are left out: their places are not free."""
         late: list[Write] = []
-        for loss in losses:
-            change = self.changes[loss.number]
-            later = [
-                (c.offset, c.end) for c in self.changes[loss.number + 1 :] if isinstance(c, Write)
-            ]
-            if not isinstance(change, Write) or _superblock_place(change):
+        lost = {loss.number for loss in losses}
+        for number, change in enumerate(self.changes):
+            if number not in lost or not isinstance(change, Write) or _superblock_place(change):
                 continue
+            later = [(c.offset, c.end) for c in self.changes[number + 1 :] if isinstance(c, Write)]
             for at in range(0, len(change.data), _BLOCK):
                 write = Write(change.offset + at, change.data[at : at + _BLOCK])
                 overwritten = any(a < write.end and write.offset < b for a, b in later)
