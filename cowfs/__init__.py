@@ -13,7 +13,6 @@ See docs/library.md.
 
 from __future__ import annotations
 
-from .engine import Reader
 from .errors import (
     BusyError,
     ClosedError,
@@ -36,6 +35,7 @@ from .parameters import Parameters
 from .report import Change, Entry, Fault, Report, SpaceReport
 from .store import Store, open, open_device
 from .transaction import Transaction
+from .version import Reader
 from .volume import Volume
 
 __version__ = "0.1.0"

@@ -1,7 +1,29 @@
-# Declarations of the ledger and the block writer. See _ledger.pyx and _writer.pyx.
+# Declarations of the ledger and of the list of operations. See _ledger.pyx.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
 
+cdef enum:
+    OPERATION_TREE = 0
+    OPERATION_PUT = 1
+    OPERATION_DELETE = 2
+    OPERATION_RANGE = 3
+
+cdef class Operations:
+    cdef uint8_t* data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t room
+    cdef uint64_t tree
+    cdef readonly Py_ssize_t count
+    cdef readonly bint whole
+
+    cdef int add(self, uint64_t tree, int op, const uint8_t* key, Py_ssize_t klen,
+                 const uint8_t* value, Py_ssize_t vlen) except -1
+    cdef void append(self, int op, const uint8_t* key, Py_ssize_t klen,
+                     const uint8_t* value, Py_ssize_t vlen) noexcept
+    cpdef void give_up(self)
+
 cdef class Ledger:
+    cdef readonly Operations operations
+    cdef readonly Ledger below
     cdef readonly uint64_t txid
     cdef readonly uint32_t block_size
     cdef readonly dict shared
@@ -17,7 +39,6 @@ cdef class Ledger:
     cdef public list dropped
     cdef public bint grows
     cdef public bint keep_old
-    cdef public Py_ssize_t dirty
     cdef public Py_ssize_t dirty_limit
     cdef public object spill
     cdef public object compress
@@ -26,4 +47,5 @@ cdef class Ledger:
     cdef int raise_count(self, uint64_t block) except -1
     cdef int last_reference(self, uint64_t block) except -1
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1
+    cdef int note_freed(self, uint64_t run, uint64_t birth) except -1
     cdef bint lower_count(self, const uint8_t* pointer) except -1

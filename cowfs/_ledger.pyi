@@ -1,6 +1,17 @@
+from __future__ import annotations
+
 from collections.abc import Callable
 
+class Operations:
+    count: int
+    whole: bool
+    def __len__(self) -> int: ...
+    def give_up(self) -> None: ...
+    def packed(self) -> bytes: ...
+
 class Ledger:
+    operations: Operations
+    below: Ledger | None
     txid: int
     durable: int
     block_size: int
@@ -12,13 +23,19 @@ class Ledger:
     dropped: list[bytes]
     grows: bool
     keep_old: bool
-    dirty: int
     dirty_limit: int
     spill: Callable[[], None] | None
     compress: Callable[[bytes], bytes] | None
     def __init__(
-        self, txid: int, durable: int, shared: dict[int, int], block_size: int
+        self,
+        txid: int,
+        durable: int,
+        shared: dict[int, int],
+        block_size: int,
+        below: Ledger | None = None,
     ) -> None: ...
+    def gather(self, later: Ledger) -> None: ...
+    def settle(self) -> None: ...
     def count(self, block: int) -> int: ...
     def share(self, block: int) -> None: ...
     def release(self, pointer: bytes) -> bool: ...

@@ -1,19 +1,93 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""What one transaction does to reference counts and free space.
+"""What one transaction does: to reference counts, to free space, and as a list of operations.
 
 A block's count is the number of pointers to it from reachable nodes and roots. Only counts of two
 and more are kept (`shared`, owned by the space layer, never written here); an allocated block that
 is not among them has one. Changes stay in this ledger until the transaction commits, so that
-abandoning it means dropping the ledger.
+abandoning it means dropping the ledger. Transactions that were committed as operations, and whose
+trees are not stored yet, have theirs gathered in one ledger, which that of the next lies on top of.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, realloc
+from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
 import struct
 
 WORD = struct.Struct("<Q")
+
+cdef enum:
+    OP_SIZE = 6
+    MAX_OPERATIONS = 1 << 20
+
+
+cdef class Operations:
+    """What a transaction did, as puts and deletes that can be done again; `format.unpack_operations`
+    is the way back.
+
+    `whole` is False from the moment on when it did something that is not among them, or more than
+    `MAX_OPERATIONS` bytes of it: then only its trees tell what it did.
+    """
+
+    def __cinit__(self):
+        self.whole = True
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def __len__(self):
+        return self.size
+
+    cdef int add(self, uint64_t tree, int op, const uint8_t* key, Py_ssize_t klen,
+                 const uint8_t* value, Py_ssize_t vlen) except -1:
+        """Note an operation on the tree with that id."""
+        cdef Py_ssize_t need
+        cdef uint8_t* grown
+        if not self.whole:
+            return 0
+        need = self.size + OP_SIZE + klen + vlen
+        if tree != self.tree:
+            need += OP_SIZE + 8
+        if need > MAX_OPERATIONS:
+            self.give_up()
+            return 0
+        if need > self.room:
+            grown = <uint8_t*>realloc(self.data, 2 * need + 256)
+            if grown == NULL:
+                raise MemoryError()
+            self.data = grown
+            self.room = 2 * need + 256
+        if tree != self.tree:
+            self.tree = tree
+            self.append(OPERATION_TREE, <const uint8_t*>&tree, 8, NULL, 0)
+        self.append(op, key, klen, value, vlen)
+        self.count += 1
+        return 0
+
+    cdef void append(self, int op, const uint8_t* key, Py_ssize_t klen,
+                     const uint8_t* value, Py_ssize_t vlen) noexcept:
+        cdef uint8_t* to = self.data + self.size
+        to[0] = <uint8_t>op
+        to[1] = 0
+        (<uint16_t*>(to + 2))[0] = <uint16_t>klen
+        (<uint16_t*>(to + 4))[0] = <uint16_t>vlen
+        if klen:
+            memcpy(to + OP_SIZE, key, klen)
+        if vlen:
+            memcpy(to + OP_SIZE + klen, value, vlen)
+        self.size += OP_SIZE + klen + vlen
+
+    cpdef void give_up(self):
+        """Note no more: what this transaction did is no list of operations."""
+        self.whole = False
+        free(self.data)
+        self.data = NULL
+        self.size = self.room = 0
+
+    def packed(self):
+        """All of them, as they are stored."""
+        return PyBytes_FromStringAndSize(<char*>self.data, self.size)
 
 
 cdef class Ledger:
@@ -23,10 +97,15 @@ cdef class Ledger:
     `freed` holds `block << 16 | blocks` for what no committed root will reach any more, and `births`
     the transactions that wrote these. `durable` is the newest transaction known to be flushed.
     `dropped` holds references of whole subtrees whose blocks nobody has released yet.
-    `compress` is how leaves will be compressed when they are stored, or None. `keep_old` is for open readers: nodes of the old version stay in the cache.
+    `compress` is how leaves will be compressed when they are stored, or None. `keep_old` is for open
+    readers: nodes of the old version stay in the cache. `below` is the ledger of the transactions
+    before, whose trees are not stored yet.
     """
 
-    def __init__(self, uint64_t txid, uint64_t durable, dict shared, uint32_t block_size):
+    def __init__(self, uint64_t txid, uint64_t durable, dict shared, uint32_t block_size,
+                 Ledger below=None):
+        self.operations = Operations()
+        self.below = below
         self.txid = txid
         self.durable = durable
         self.shared = shared
@@ -41,10 +120,13 @@ cdef class Ledger:
         free(self.births)
 
     cdef uint32_t count_of(self, uint64_t block):
-        if not self.counts and not self.shared:
+        cdef dict below = None if self.below is None else self.below.counts
+        if not self.counts and not self.shared and not below:
             return 1
         key = block
         value = self.counts.get(key)
+        if value is None and below:
+            value = below.get(key)
         if value is None:
             value = self.shared.get(key)
             if value is None:
@@ -57,19 +139,24 @@ cdef class Ledger:
 
     cdef int last_reference(self, uint64_t block) except -1:
         """Forget the count of a block that is about to be free."""
-        if self.counts or self.shared:
+        cdef dict below = None if self.below is None else self.below.counts
+        if self.counts or self.shared or below:
             self.counts.pop(block, None)
-            if block in self.shared:
+            if block in self.shared or (below and block in below):
                 self.counts[block] = 0
         return 0
 
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1:
         cdef uint64_t blocks = (stored + self.block_size - 1) // self.block_size
-        cdef Py_ssize_t room
-        cdef uint64_t* grown
         if self.reuse_own and birth == self.txid:
             self.own_freed.append((block << 16) | blocks)
             return 0
+        self.note_freed((block << 16) | blocks, birth)
+        return 0
+
+    cdef int note_freed(self, uint64_t run, uint64_t birth) except -1:
+        cdef Py_ssize_t room
+        cdef uint64_t* grown
         if self.freed_n == self.freed_room:
             room = 2 * self.freed_room + 64
             grown = <uint64_t*>realloc(self.freed, 8 * room)
@@ -81,11 +168,31 @@ cdef class Ledger:
                 raise MemoryError()
             self.births = grown
             self.freed_room = room
-        self.freed[self.freed_n] = (block << 16) | blocks
+        self.freed[self.freed_n] = run
         self.births[self.freed_n] = birth
         self.freed_n += 1
-        self.freed_blocks += blocks
+        self.freed_blocks += run & 0xFFFF
         return 0
+
+    def gather(self, Ledger later):
+        """Add what a later transaction did, whose ledger lay on top of this one."""
+        cdef Py_ssize_t i
+        self.counts.update(later.counts)
+        for i in range(later.freed_n):
+            self.note_freed(later.freed[i], later.births[i])
+        self.dropped.extend(later.dropped)
+
+    def settle(self):
+        """Take over what the ledger below holds: this transaction stores all of it."""
+        cdef Ledger below = self.below
+        cdef Py_ssize_t i
+        if below is None:
+            return
+        self.counts = {**below.counts, **self.counts}
+        for i in range(below.freed_n):
+            self.note_freed(below.freed[i], below.births[i])
+        self.dropped = below.dropped + self.dropped
+        self.below = None
 
     cdef bint lower_count(self, const uint8_t* pointer) except -1:
         """Take one reference away; True where it was the last, and the block is now free."""

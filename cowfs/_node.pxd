@@ -24,7 +24,11 @@ cdef class Record(Entry):
     cdef readonly bytes data
     cdef readonly bytes checksum
 
+cdef class Meter:
+    cdef readonly Py_ssize_t bytes
+
 cdef class Cache:
+    cdef readonly Meter dirty
     cdef readonly Py_ssize_t limit
     cdef readonly Py_ssize_t used
     cdef list ring
@@ -48,6 +52,7 @@ cdef class Node(Entry):
     cdef int prefix
     cdef list kids
     cdef bint dirty
+    cdef Meter meter
     cdef readonly uint64_t birth
     cdef uint32_t stored
     cdef uint32_t logical
@@ -59,7 +64,7 @@ cdef class Node(Entry):
     cdef int route(self, const uint8_t* key, int klen) noexcept
     cdef int build_heads(self) except -1
     cdef object attach(self, bytes page)
-    cdef Node copy(self, int capacity)
+    cdef Node copy(self, int capacity, uint64_t txid, Meter meter)
     cdef int used(self) noexcept
     cdef bint insert(self, int i, const uint8_t* key, int klen, int kind,
                      const uint8_t* value, int vlen) except -1
@@ -68,9 +73,10 @@ cdef class Node(Entry):
     cdef int compact(self) except -1
     cdef int repage(self, int capacity) except -1
     cdef Node split(self, int at, int small, int capacity)
-    cdef bytes packed(self, uint64_t owner, uint64_t txid)
+    cdef Node packed(self, uint64_t owner, uint64_t txid)
+    cdef int copy_heads(self, Node source) except -1
     cdef void set_pointer(self, const uint8_t* pointer) noexcept
     cdef void write_pointer(self, uint8_t* to) noexcept
-    cdef void summarize(self, uint64_t* out, uint32_t block_size) noexcept
+    cdef void summarize(self, uint64_t* out, uint32_t block_size)
 
-cdef Node new_node(int level, int capacity)
+cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter)

@@ -7,7 +7,11 @@ class Record(Entry):
     checksum: bytes
     def __init__(self, block: int, checksum: bytes, data: bytes) -> None: ...
 
+class Meter:
+    bytes: int
+
 class Cache:
+    dirty: Meter
     limit: int
     used: int
     def __init__(self, limit: int) -> None: ...
@@ -17,6 +21,7 @@ class Cache:
     def clear(self) -> None: ...
 
 class Node(Entry):
+    used_bytes: int
     n: int
     level: int
     birth: int

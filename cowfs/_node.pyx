@@ -5,9 +5,11 @@ A page is a header, an array of 16-bit slots, and cells. A slot holds the distan
 the *end* of the page, so that a page may be stored without the gap in its middle: the same bytes are
 the dirty node, the clean node and the block on the device (docs/format.md gives the layout).
 
-Invariants: a clean page is never written to; `attach` is the only way from stored bytes to a node
-and proves every slot and cell to lie within the page, so that no other function here checks bounds;
-an evicted node keeps its pointer and is filled again by whoever walks over it next.
+Invariants: a clean page is never written to; a dirty one is written to by the transaction that made
+it only (`birth`), and is frozen from its end on; storing a dirty node makes a clean one beside it
+(`packed`). `attach` is the only way from stored bytes to a node and proves every slot and cell to lie
+within the page, so that no other function here checks bounds; an evicted node keeps its pointer and
+is filled again by whoever walks over it next.
 """
 
 cimport cython
@@ -81,6 +83,10 @@ cdef class Record(Entry):
         self.cost = len(data) + 200
 
 
+cdef class Meter:
+    """How many bytes the dirty nodes of a store take, whoever refers to them."""
+
+
 cdef class Cache:
     """Clean nodes and records under one budget in bytes; the clock algorithm picks what to drop.
 
@@ -90,6 +96,7 @@ cdef class Cache:
     """
 
     def __init__(self, Py_ssize_t limit):
+        self.dirty = Meter()
         self.limit = limit
         self.ring = []
         self.by_block = {}
@@ -167,6 +174,9 @@ cdef class Node(Entry):
 
     def __dealloc__(self):
         free(self.heads)
+        # A class without garbage collection keeps its fields until here.
+        if self.meter is not None:
+            self.meter.bytes -= self.size + ENTRY_OVERHEAD
 
     cdef void drop(self):
         self.page = None
@@ -321,35 +331,40 @@ cdef class Node(Entry):
         self.cost = size + ENTRY_OVERHEAD + (48 * n if base else 0)
         return None
 
-    cdef Node copy(self, int capacity):
+    cdef int copy_heads(self, Node source) except -1:
+        """Take over what `find` knows of another node with the same items."""
+        if self.heads_room < source.n:
+            free(self.heads)
+            self.heads_room = 0
+            self.heads = <uint32_t*>malloc(4 * (source.n + 16))
+            if self.heads == NULL:
+                raise MemoryError()
+            self.heads_room = source.n + 16
+        memcpy(self.heads, source.heads, 4 * source.n)
+        self.prefix = source.prefix
+        return 0
+
+    cdef Node copy(self, int capacity, uint64_t txid, Meter meter):
         """A dirty node with the same items. The children are shared, being immutable."""
         # Making an object can run the garbage collector, and so another thread that evicts.
         cdef bytes held = self.page
         cdef uint8_t* p = self.p
         cdef list kids = self.kids
-        cdef Node node = new_node(self.level, capacity)
-        cdef int cells = self.size - self.low
-        memcpy(node.p, p, HEADER + 2 * self.n)
-        memcpy(node.p + capacity - cells, p + self.low, cells)
+        cdef Node node = new_node(self.level, capacity, txid, meter)
+        node.low = lay_out(p, self.size, self.n, self.low, self.garbage, node.p, capacity)
         node.n = self.n
-        node.low = capacity - cells
-        node.garbage = self.garbage
         node.last = self.last
         if self.level:
             node.kids = list(kids)
-        if node.heads_room < self.n:
-            free(node.heads)
-            node.heads_room = 0
-            node.heads = <uint32_t*>malloc(4 * (self.n + 16))
-            if node.heads == NULL:
-                raise MemoryError()
-            node.heads_room = self.n + 16
-        memcpy(node.heads, self.heads, 4 * self.n)
-        node.prefix = self.prefix
+        node.copy_heads(self)
         return node
 
-    cdef int used(self) noexcept:
+    @property
+    def used_bytes(self):
         """Bytes of the page that hold something."""
+        return self.used()
+
+    cdef int used(self) noexcept:
         return HEADER + 2 * self.n + self.size - self.low - self.garbage
 
     cdef bint insert(self, int i, const uint8_t* key, int klen, int kind,
@@ -434,34 +449,18 @@ cdef class Node(Entry):
 
     cdef int compact(self) except -1:
         """Squeeze the garbage out of a dirty page."""
-        cdef int capacity = self.size, low = capacity, i, length
-        cdef bytes page = PyBytes_FromStringAndSize(NULL, capacity)
-        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
-        cdef uint8_t* cell
-        memcpy(p, self.p, HEADER)
-        for i in range(self.n):
-            cell = self.cell(i)
-            length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
-            low -= length
-            memcpy(p + low, cell, length)
-            (<uint16_t*>(p + HEADER))[i] = <uint16_t>(capacity - low)
-        self.page = page
-        self.p = p
-        self.low = low
-        self.garbage = 0
-        return 0
+        return self.repage(self.size)
 
     cdef int repage(self, int capacity) except -1:
         """Give a dirty node a page of another size, in which its cells have room."""
         cdef bytes page = PyBytes_FromStringAndSize(NULL, capacity)
         cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
-        cdef int cells = self.size - self.low
-        memcpy(p, self.p, HEADER + 2 * self.n)
-        memcpy(p + capacity - cells, self.p + self.low, cells)
+        self.low = lay_out(self.p, self.size, self.n, self.low, self.garbage, p, capacity)
+        self.meter.bytes += capacity - self.size
         self.page = page
         self.p = p
-        self.low = capacity - cells
         self.size = capacity
+        self.garbage = 0
         return 0
 
     cdef Node split(self, int at, int small, int capacity):
@@ -473,7 +472,8 @@ cdef class Node(Entry):
         for i in range(at, self.n):
             cell = self.cell(i)
             total += CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2) + 2
-        right = new_node(self.level, small if total <= small else capacity)
+        right = new_node(
+            self.level, small if total <= small else capacity, self.birth, self.meter)
         for i in range(at, self.n):
             cell = self.cell(i)
             length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
@@ -494,32 +494,30 @@ cdef class Node(Entry):
             self.repage(small)
         return right
 
-    cdef bytes packed(self, uint64_t owner, uint64_t txid):
-        """Make a dirty page the clean one that is stored: no garbage, no gap. Returns it."""
-        cdef bytes page
-        cdef uint8_t* p
-        cdef int slots = HEADER + 2 * self.n
-        cdef int cells, size
-        if self.garbage:
-            self.compact()
-        cells = self.size - self.low
-        size = slots + cells
-        page = PyBytes_FromStringAndSize(NULL, size)
-        p = <uint8_t*>PyBytes_AS_STRING(page)
-        memcpy(p, self.p, slots)
-        memcpy(p + slots, self.p + self.low, cells)
+    cdef Node packed(self, uint64_t owner, uint64_t txid):
+        """The clean node that is stored for this dirty one: no garbage, no gap."""
+        cdef Node node = Node.__new__(Node)
+        cdef int size = self.used()
+        cdef bytes page = PyBytes_FromStringAndSize(NULL, size)
+        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
+        node.low = lay_out(self.p, self.size, self.n, self.low, self.garbage, p, size)
         (<uint32_t*>p)[0] = NODE_MAGIC
         p[4] = <uint8_t>self.level
         p[5] = 0
         (<uint16_t*>p)[3] = <uint16_t>self.n
         (<uint64_t*>p)[1] = owner
         (<uint64_t*>p)[2] = txid
-        self.page = page
-        self.p = p
-        self.size = size
-        self.low = slots
-        self.cost = size + ENTRY_OVERHEAD + (48 * self.n if self.level else 0)
-        return page
+        node.page = page
+        node.p = p
+        node.size = size
+        node.n = self.n
+        node.level = self.level
+        node.last = self.last
+        node.copy_heads(self)
+        if self.level:
+            node.kids = list(self.kids)
+        node.cost = size + ENTRY_OVERHEAD + (48 * self.n if self.level else 0)
+        return node
 
     cdef void set_pointer(self, const uint8_t* pointer) noexcept:
         """Take the place of the stored page from a block pointer."""
@@ -542,18 +540,29 @@ cdef class Node(Entry):
         to[27] = 0
         memcpy(to + 28, self.checksum, 16)
 
-    cdef void summarize(self, uint64_t* out, uint32_t block_size) noexcept:
-        """Items, logical bytes, stored bytes and cells that point outside, below this node."""
+    cdef void summarize(self, uint64_t* out, uint32_t block_size):
+        """Items, logical bytes, stored bytes and cells that point outside, below this node. What is
+        not stored counts as if it were, without compression."""
         cdef int i, klen, kind
         cdef uint8_t* cell
         cdef uint8_t* value
+        cdef uint64_t below[4]
         cdef uint64_t items = 0, logical = 0, outside = 0
-        cdef uint64_t stored = (self.stored + block_size - 1) // block_size * block_size
+        cdef uint64_t stored = self.used() if self.dirty else self.stored
+        stored = (stored + block_size - 1) // block_size * block_size
         for i in range(self.n):
             cell = self.cell(i)
             klen = u16(cell) & 0x3FFF
             value = cell + CELL_HEADER + klen
             if self.level:
+                kid = self.kids[i]
+                if kid is not None and (<Node>kid).dirty:
+                    (<Node>kid).summarize(below, block_size)
+                    items += below[0]
+                    logical += below[1]
+                    stored += below[2]
+                    outside += below[3]
+                    continue
                 items += u64(value + 44)
                 logical += u64(value + 52)
                 stored += u64(value + 60)
@@ -578,9 +587,31 @@ cdef class Node(Entry):
         out[3] = outside if outside < 0xFFFFFFFF else 0xFFFFFFFF
 
 
-cdef Node new_node(int level, int capacity):
-    """An empty dirty node."""
+cdef int lay_out(const uint8_t* source, int size, int n, int low, int garbage,
+                 uint8_t* page, int capacity) noexcept:
+    """Copy the header, slots and cells of a page of `size` bytes into one that has room for what is
+    used of it, without the garbage. Returns where the cells begin."""
+    cdef int i, length, cells = size - low
+    cdef const uint8_t* cell
+    cdef uint16_t* slots = <uint16_t*>(page + HEADER)
+    memcpy(page, source, HEADER + 2 * n)
+    if not garbage:
+        memcpy(page + capacity - cells, source + low, cells)
+        return capacity - cells
+    low = capacity
+    for i in range(n):
+        cell = source + size - slots[i]
+        length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
+        low -= length
+        memcpy(page + low, cell, length)
+        slots[i] = <uint16_t>(capacity - low)
+    return low
+
+
+cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter):
+    """An empty dirty node, which transaction `txid` may change."""
     cdef Node node = Node.__new__(Node)
+    node.birth = txid
     node.page = PyBytes_FromStringAndSize(NULL, capacity)
     node.p = <uint8_t*>PyBytes_AS_STRING(node.page)
     memset(node.p, 0, HEADER)
@@ -594,4 +625,6 @@ cdef Node new_node(int level, int capacity):
     node.heads = <uint32_t*>malloc(4 * 128)
     if node.heads == NULL:
         raise MemoryError()
+    node.meter = meter
+    meter.bytes += capacity + ENTRY_OVERHEAD
     return node

@@ -7,6 +7,10 @@ it), and the ledger is told, so that counts follow the pointers: copying a node 
 refers to frees the old block; copying a shared one takes one reference from it and gives one to each
 of its children (O. Rodeh, B-trees, Shadowing, and Clones, ACM Transactions on Storage, 2008).
 
+A dirty node belongs to the transaction that made it. Once that has ended it is frozen: other versions
+share it, and who wants to change it copies it like a stored one, but that nothing is counted: only
+what is stored has counts.
+
 Invariants: `kids` of an inner node hold either None or the very node that its cell points to; dirty
 nodes hang below dirty nodes only; a dirty node has no block. Nothing here blocks or does I/O but
 loading a node, which goes through `source`; a pointer into a page is never used after a load, since
@@ -18,7 +22,9 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from cowfs._ledger cimport Ledger
+from cowfs._ledger cimport (
+    OPERATION_DELETE, OPERATION_PUT, OPERATION_RANGE, Ledger,
+)
 from cowfs._node cimport (
     CELL_HEADER, HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_KEY_LEN, POINTER, REF, TREE_CELL,
     Cache, Entry, Node, new_node,
@@ -135,6 +141,8 @@ cdef class Tree:
     def reset(self, bytes ref):
         """Go over to another stored version, as a rollback does."""
         self.version += 1
+        if self.ledger is not None:
+            self.ledger.operations.give_up()
         self.stored_ref = ref
         self.root = None
         self.items = 0
@@ -169,6 +177,25 @@ cdef class Tree:
         """Reference of the stored root (None for an empty tree), as of the last `flush`."""
         return self.stored_ref
 
+    def summary(self, uint32_t block_size):
+        """(items, logical, stored bytes) of the tree; what is in memory only as if it were stored."""
+        cdef uint64_t found[4]
+        cdef const uint8_t* ref
+        if self.root is None:
+            return 0, 0, 0
+        if self.root.dirty:
+            self.root.summarize(found, block_size)
+            return found[0], found[1], found[2]
+        ref = <const uint8_t*><char*>self.stored_ref
+        return u64(ref + 44), u64(ref + 52), u64(ref + 60)
+
+    @property
+    def top(self):
+        """The root: its reference where it is stored, the node where it is not; None without one."""
+        if self.root is None or self.root.dirty:
+            return self.root
+        return self.stored_ref
+
     # --- walking ---------------------------------------------------------------------------------
 
     cdef Node shell(self, const uint8_t* pointer):
@@ -185,8 +212,8 @@ cdef class Tree:
         return node
 
     cdef inline void keep_budget(self):
-        """Make the cache drop what is too much, beside the dirty nodes of this transaction."""
-        cdef Py_ssize_t dirty = 0 if self.ledger is None else self.ledger.dirty
+        """Make the cache drop what is too much, beside the dirty nodes."""
+        cdef Py_ssize_t dirty = self.cache.dirty.bytes
         if self.cache.used + dirty > self.cache.limit:
             self.cache.evict(dirty)
 
@@ -322,17 +349,21 @@ cdef class Tree:
             if self.closed:
                 raise ClosedError(f"{self.label}: this view or transaction has ended")
             raise ReadOnlyError(f"{self.label} is open for reading only")
-        if self.ledger.dirty > self.ledger.dirty_limit:
+        if self.cache.dirty.bytes > self.ledger.dirty_limit:
             self.ledger.spill()
         self.keep_budget()
         return 0
 
+    cdef inline bint owned(self, Node node):
+        """Whether this transaction made the node, and so may change it."""
+        return node.dirty and node.birth == self.ledger.txid
+
     cdef Node writable_copy(self, Node node):
-        """A dirty copy of a clean, loaded node, with the counts put right."""
+        """A copy of a loaded node that this transaction owns, with the counts put right."""
         cdef Node copy = node.copy(
-            self.small if node.used() <= self.small else self.node_size)
-        self.ledger.dirty += self.node_size
-        if self.account(node) and not self.ledger.keep_old:
+            self.small if node.used() <= self.small else self.node_size,
+            self.ledger.txid, self.cache.dirty)
+        if not node.dirty and self.account(node) and not self.ledger.keep_old:
             self.cache.forget(node)
         return copy
 
@@ -358,9 +389,8 @@ cdef class Tree:
 
     cdef Node dirty_root(self):
         if self.root is None:
-            self.root = new_node(0, self.small)
-            self.ledger.dirty += self.node_size
-        elif not self.root.dirty:
+            self.root = new_node(0, self.small, self.ledger.txid, self.cache.dirty)
+        elif not self.owned(self.root):
             if self.root.p == NULL:
                 self.load(self.root)
             self.root = self.writable_copy(self.root)
@@ -368,7 +398,7 @@ cdef class Tree:
 
     cdef Node dirty_child(self, Node parent, int i):
         cdef Node kid = self.child(parent, i)
-        if not kid.dirty:
+        if not self.owned(kid):
             kid = self.writable_copy(kid)
             parent.kids[i] = kid
         return kid
@@ -391,12 +421,25 @@ cdef class Tree:
         if kind == KIND_INLINE and PyBytes_GET_SIZE(value) > self.inline_limit:
             raise UsageError("a value too large for a leaf")
         self.writing()
+        if self.owner >= FIRST_DATASET:
+            if kind == KIND_INLINE:
+                self.note(OPERATION_PUT, key, value)
+            else:
+                self.ledger.operations.give_up()
         self.store(<const uint8_t*>PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key), kind,
                    <const uint8_t*>PyBytes_AS_STRING(value), <int>PyBytes_GET_SIZE(value), RELEASE)
+
+    cdef int note(self, int operation, bytes key, bytes value) except -1:
+        """Put an operation on the transaction's list."""
+        return self.ledger.operations.add(
+            self.owner, operation,
+            <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+            <const uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
     def swap(self, bytes key, int kind, bytes value):
         """Replace a value whose old pointer the caller has accounted for already."""
         self.writing()
+        self.ledger.operations.give_up()
         self.store(<const uint8_t*>PyBytes_AS_STRING(key), <int>PyBytes_GET_SIZE(key), kind,
                    <const uint8_t*>PyBytes_AS_STRING(value), <int>PyBytes_GET_SIZE(value), SWAP)
 
@@ -405,6 +448,7 @@ cdef class Tree:
         cdef Node node
         cdef int klen = <int>PyBytes_GET_SIZE(key)
         self.writing()
+        self.ledger.operations.give_up()
         if self.root is None:
             return
         node = self.dirty_root()
@@ -499,7 +543,6 @@ cdef class Tree:
                 if middle == 0:
                     middle = 1
             right = node.split(middle, self.small, self.node_size)
-            self.ledger.dirty += self.node_size
             if at > middle or (at == middle and right.n == 0) or (
                     at == middle and node.used() > right.used()):
                 at -= middle
@@ -529,8 +572,8 @@ cdef class Tree:
             vlen = REF
             kid = right
             if depth == 0:
-                parent = new_node(node.level + 1, self.small)
-                self.ledger.dirty += self.node_size
+                parent = new_node(
+                    node.level + 1, self.small, self.ledger.txid, self.cache.dirty)
                 parent.insert(0, key, 0, KIND_INLINE, reference, REF)
                 parent.insert(1, key, klen, KIND_INLINE, reference, REF)
                 parent.kids = [node, right]
@@ -571,6 +614,8 @@ cdef class Tree:
         node = self.leaf_of(k, klen)
         if node is None or not node.find(k, klen, &at):
             return False
+        if self.owner >= FIRST_DATASET:
+            self.note(OPERATION_DELETE, key, b"")
         node = self.dirty_root()
         while node.level:
             at = node.route(k, klen)
@@ -599,7 +644,6 @@ cdef class Tree:
         if node.n == 0:
             parent.remove(i, 1)
             del parent.kids[i]
-            self.ledger.dirty -= self.node_size
             return True
         if 4 * node.used() >= limit or parent.n < 2:
             return False
@@ -629,9 +673,7 @@ cdef class Tree:
             self.load(right)
         if left.size < left.used() + right.used() + klen + CELL_HEADER:
             left.repage(self.node_size)
-        if right.dirty:
-            self.ledger.dirty -= self.node_size
-        else:
+        if not right.dirty:
             self.account(right)
         for j in range(right.n):
             cell = right.cell(j)
@@ -658,10 +700,8 @@ cdef class Tree:
                 cell = self.root.cell(0)
                 self.stored_ref = PyBytes_FromStringAndSize(
                     <char*>cell + CELL_HEADER + (u16(cell) & 0x3FFF), REF)
-            self.ledger.dirty -= self.node_size
             self.root = kid
         if self.root.n == 0:
-            self.ledger.dirty -= self.node_size
             self.root = None
         return 0
 
@@ -672,8 +712,13 @@ cdef class Tree:
         """
         cdef int64_t removed
         self.writing()
-        if self.root is None or (start is not None and stop is not None and start >= stop):
+        if self.root is None or (stop is not None and (start or b"") >= stop):
             return 0
+        if self.owner >= FIRST_DATASET:
+            # Of a bound, no more than a key can have is of any consequence.
+            self.note(
+                OPERATION_RANGE,
+                (start or b"")[:MAX_KEY_LEN + 1], (stop or b"")[:MAX_KEY_LEN + 1])
         self.version += 1
         removed = self.drop_range(self.dirty_root(), start, stop)
         self.items -= removed
@@ -731,7 +776,6 @@ cdef class Tree:
         kid = parent.kids[i]
         if kid is not None and (<Node>kid).dirty:
             node = <Node>kid
-            self.ledger.dirty -= self.node_size
             for j in range(node.n):
                 if node.level:
                     removed += self.drop_child(node, j)
@@ -762,6 +806,7 @@ cdef class Tree:
         cdef Node leaf = None
         cdef uint64_t version = 0
         self.writing()
+        self.ledger.operations.give_up()
         self.ledger.grows = True
         for first, second in pairs:
             check_key(first)
@@ -834,27 +879,37 @@ cdef class Tree:
         if self.root is None:
             self.stored_ref = None
         elif self.root.dirty:
-            self.flush_node(self.root, writer)
+            self.root = self.store_node(self.root, writer)
             self.reference(self.root, reference, writer.block_size)
             self.stored_ref = PyBytes_FromStringAndSize(<char*>reference, REF)
         return self.stored_ref
 
-    cdef int flush_node(self, Node node, BlockWriter writer) except -1:
-        cdef int i
-        cdef uint8_t* cell
+    cdef Node store_node(self, Node node, BlockWriter writer):
+        """The clean node that now holds, on the device, what a dirty one holds.
+
+        A frozen node stays as it is, for the versions that share it, should this transaction fail.
+        """
+        cdef Node stored = node.packed(self.owner, writer.txid)
         cdef Node kid
-        if node.level:
-            for i in range(node.n):
-                found = node.kids[i]
-                if found is not None and (<Node>found).dirty:
-                    kid = <Node>found
-                    self.flush_node(kid, writer)
-                    cell = node.cell(i)
-                    self.reference(
-                        kid, cell + CELL_HEADER + (u16(cell) & 0x3FFF), writer.block_size)
-        writer.write_node(node, self.owner)
-        self.ledger.dirty -= self.node_size
-        return 0
+        cdef uint8_t reference[REF]
+        cdef uint8_t* cell
+        cdef int i
+        for i in range(node.n if node.level else 0):
+            found = node.kids[i]
+            if found is None or not (<Node>found).dirty:
+                continue
+            kid = self.store_node(<Node>found, writer)
+            self.reference(kid, reference, writer.block_size)
+            stored.kids[i] = kid
+            cell = stored.cell(i)
+            memcpy(cell + CELL_HEADER + (u16(cell) & 0x3FFF), reference, REF)
+            if self.owned(node):
+                # The dirty child goes at once: a large transaction is not in memory twice.
+                node.kids[i] = kid
+                cell = node.cell(i)
+                memcpy(cell + CELL_HEADER + (u16(cell) & 0x3FFF), reference, REF)
+        writer.write_node(stored)
+        return stored
 
     cdef int reference(self, Node node, uint8_t* to, uint32_t block_size) except -1:
         """Pointer and summary of a stored node."""
@@ -873,24 +928,35 @@ def node_items(source, int node_size, bytes ref, str label):
     the first) and its reference. For what walks over nodes one by one: diff, check, destroying.
     """
     cdef Node node = Node.__new__(Node)
-    cdef int i, klen
-    cdef uint8_t* cell
-    cdef list items = []
     node.set_pointer(<const uint8_t*><char*>ref)
     if node.level > MAX_DEPTH - 2 or node.logical > <uint32_t>node_size:
         raise CorruptionError(label, node.block, "not a pointer to a node")
     problem = node.attach(source.read(ref, label))
     if problem is not None:
         raise CorruptionError(label, node.block, problem)
+    return node.level, cells_of(node)
+
+
+def memory_items(Node node):
+    """The same of a node that is in memory only, with such children themselves as values."""
+    return node.level, cells_of(node)
+
+
+cdef list cells_of(Node node):
+    cdef int i, klen
+    cdef uint8_t* cell
+    cdef list items = []
     for i in range(node.n):
         cell = node.cell(i)
         klen = u16(cell) & 0x3FFF
+        kid = node.kids[i] if node.level else None
         items.append((
             b"" if node.level and i == 0
             else PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER, klen),
             u16(cell) >> 14,
-            PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER + klen, u16(cell + 2))))
-    return node.level, items
+            kid if kid is not None and (<Node>kid).dirty
+            else PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER + klen, u16(cell + 2))))
+    return items
 
 
 cdef class Cursor:

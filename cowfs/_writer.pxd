@@ -29,4 +29,4 @@ cdef class BlockWriter:
     cdef int skip
 
     cdef uint64_t place(self, const uint8_t* data, Py_ssize_t length) except? 0
-    cdef int write_node(self, Node node, uint64_t owner) except -1
+    cdef int write_node(self, Node node) except -1

@@ -174,12 +174,12 @@ cdef class BlockWriter:
         """Place bytes of any length in one run; returns their first block."""
         return self.place(&data[0], data.shape[0])
 
-    cdef int write_node(self, Node node, uint64_t owner) except -1:
-        """Store a dirty node whose children are stored: it is clean afterwards.
+    cdef int write_node(self, Node node) except -1:
+        """Store a packed node whose children are stored.
 
         Compression is tried only where it can save a block, and less often while it does not.
         """
-        cdef bytes page = node.packed(owner, self.txid)
+        cdef bytes page = node.page
         cdef bytes payload = page, digest
         cdef Py_ssize_t length = PyBytes_GET_SIZE(page), blocks
         cdef int compression = 0
@@ -205,6 +205,5 @@ cdef class BlockWriter:
         node.logical = <uint32_t>length
         node.compression = compression
         memcpy(node.checksum, PyBytes_AS_STRING(digest), 16)
-        node.dirty = False
         self.cache.admit(node)
         return 0

@@ -36,6 +36,10 @@ class Device(Protocol):
     def resize(self, size: int) -> None:
         """Grow or shrink; new space reads as zeros."""
 
+    def sparse(self, offset: int, length: int) -> bool:
+        """Whether the host has yet to allocate some of a range within `size`: a first write to it
+        makes the next flush cost the host a change of its own metadata."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the device."""
 
@@ -50,7 +54,8 @@ class Device(Protocol):
         """Return when all that was written behind is written, or raise, once, why it is not."""
 
     def flush(self) -> None:
-        """Make everything written so far durable, or raise."""
+        """Make everything written so far durable, or raise. Other threads may write meanwhile; what
+        was written behind has to be settled before."""
 
     def discard(self, offset: int, length: int) -> None:
         """Give the range back to the host; it may read as anything afterwards."""
@@ -77,6 +82,9 @@ class MemoryDevice:
             del self._bytes[size:]
         else:
             self._bytes.extend(bytes(size - len(self._bytes)))
+
+    def sparse(self, offset: int, length: int) -> bool:
+        return False
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self._bytes[offset : offset + length])
@@ -163,6 +171,9 @@ class FileDevice:
         except OSError as error:
             raise _explain(error, self.name, "grow") from error
 
+    def sparse(self, offset: int, length: int) -> bool:
+        return os.lseek(self._fd, offset, os.SEEK_HOLE) < offset + length
+
     def read(self, offset: int, length: int) -> bytes:
         if self._fd < 0:
             raise ClosedError(f"{self.name}: the image is closed")
@@ -211,7 +222,6 @@ class FileDevice:
                 raise _explain(error, self.name, "write") from error
 
     def flush(self) -> None:
-        self.settle()
         os.fdatasync(self._fd)
 
     def discard(self, offset: int, length: int) -> None:

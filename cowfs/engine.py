@@ -1,68 +1,43 @@
-"""The engine: one image, opened. Superblock ring, commit, readers, one writer at a time.
+"""The engine: one image, opened. Its versions and readers, one writer at a time, making, opening
+and closing it.
 
-`Engine.commit` is the commit protocol of docs/design.md, a step a line. One writer at a time; any
-number of readers, each on the version that it opened, never blocked. A failed flush is final: the
-store refuses writes from then on.
+Any number of readers, each on the version that it opened, are never blocked. How a transaction
+reaches the device is the commit protocol's business (`commit.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from . import limits
 from ._ledger import Ledger
 from ._node import Cache
 from ._tree import Tree
-from .blob import resolver, write_value
+from .blob import resolver
 from .blockio import BlockIO
 from .catalog import CATALOG_OWNER, SPACE_OWNER, Catalog, Root
 from .codec import COMPRESSION_NAMES, Encoder
+from .commit import Committer
 from .device import Device
-from .errors import BusyError, ClosedError, FailedError, ReadOnlyError
-from .format import (
-    CHECKSUM_SIZE,
-    FLAG_CHECKPOINT,
-    FLAG_FLUSHED,
-    KNOWN_READ_ONLY,
-    NO_REF,
-    CommitRecord,
-    Delta,
-    Run,
-    Superblock,
-    group_key,
-)
-from .log import Log, follow, read_superblocks, settle, write_superblock
+from .errors import BusyError, ClosedError, OutOfSpaceError, ReadOnlyError
+from .format import CHECKSUM_SIZE, KNOWN_READ_ONLY, Superblock
+from .log import Log, follow, read_superblocks, settle
 from .parameters import Parameters
-from .recovery import Recovery
+from .recovery import Recovery, replay
 from .session import FixedSession, Session
-from .space import Space, pack_runs, packed_runs
+from .space import Space, packed_runs
 from .transaction import Transaction
+from .version import Reader, Version, Versions
 
 _log = logging.getLogger("cowfs")
-
-_INLINE_DELTA = 2048
-_OVERFLOW_EXTENT = 64 * limits.KIB
-_MANY_COUNTS = 20_000
-"""Changed counts beyond which a checkpoint is smaller than a delta."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """An open view: it keeps the blocks of its version from being used again."""
-
-    name: str
-    txid: int
-    since: float
-    """Seconds since the epoch."""
 
 
 class Engine(ABC):
@@ -88,16 +63,11 @@ class Engine(ABC):
         self.log = log
         encoder = Encoder(superblock.compression, superblock.block_size)
         self.io = BlockIO(device, space, Cache(cache_size), encoder, superblock.node_size)
-        self.io.writer.adopt(log.next_block)
-        self.catalog_tree = self._tree(CATALOG_OWNER, catalog_ref, "(catalog)")
-        self.space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
-        self.durable_txid = log.txid
-        self._opening = secrets.randbits(16)
-        self.failure: BaseException | None = None
-        self._readers: dict[int, Reader] = {}
-        self._reader_number = 0
-        self._state = threading.Lock()
-        """Held while a view opens or a commit becomes visible: both in a few steps."""
+        catalog = self._tree(CATALOG_OWNER, catalog_ref, "(catalog)")
+        self.versions = Versions(Version(log.txid, catalog, {}, log.proven_txid))
+        space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
+        dirty_limit = max(limits.MIN_CACHE // 2, cache_size // 2)
+        self.committer = Committer(self.io, log, self.versions, space_tree, dirty_limit)
         self._writer = threading.Lock()
         self._writing: Transaction | None = None
         self._writing_thread = 0
@@ -141,6 +111,26 @@ class Engine(ABC):
     def __repr__(self) -> str:
         return f"<cowfs store {self.path!r}{' (closed)' if self._closed else ''}>"
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the store takes no more writes, or None."""
+        return self.committer.failure
+
+    @property
+    def durable_txid(self) -> int:
+        """Number of the newest transaction that is known to be durable."""
+        return self.committer.durable_txid
+
+    @property
+    def catalog_tree(self) -> Tree:
+        """The catalog as it is stored."""
+        return self.versions.newest.catalog
+
+    @property
+    def space_tree(self) -> Tree:
+        """The space map as of the last checkpoint."""
+        return self.committer.space_tree
+
     # --- reading --------------------------------------------------------------------------------
 
     def open_view(self, name: str) -> FixedSession:
@@ -149,38 +139,32 @@ class Engine(ABC):
 
     def view_root(self, name: str) -> tuple[Root, FixedSession]:
         """`open_view`, and the catalog's record of what it shows."""
-        with self._state:
-            self._check_open()
-            catalog = Catalog(self.catalog_tree.fork())
-            number = self._reader_number = self._reader_number + 1
-            self._readers[number] = Reader(name, self.log.txid, time.time())
+        self._check_open()
+        version, close = self.versions.open(name)
         try:
-            root = catalog.resolve(name)
-            tree = self.tree_of(root, name)
+            root = Catalog(version.catalog.fork()).resolve(name)
+            head = version.heads.get(root.dataset) if "@" not in name else None
+            tree = head.fork(None, name) if head is not None else self.tree_of(root, name)
         except BaseException:
-            self._close_reader(number)
+            close()
             raise
-        session = FixedSession(
-            name,
-            self.io,
-            tree,
-            readonly=True,
-            on_close=lambda: self._close_reader(number),
-        )
-        return root, session
+        return root, FixedSession(name, self.io, tree, readonly=True, on_close=close)
+
+    @contextmanager
+    def pinned_version(self, purpose: str) -> Iterator[Version]:
+        """The version of this moment, kept in place."""
+        self._check_open()
+        version, close = self.versions.open(f"({purpose})")
+        try:
+            yield version
+        finally:
+            close()
 
     @contextmanager
     def pinned(self, purpose: str) -> Iterator[Catalog]:
-        """The catalog of this moment, with everything that it leads to kept in place."""
-        with self._state:
-            self._check_open()
-            catalog = Catalog(self.catalog_tree.fork())
-            number = self._reader_number = self._reader_number + 1
-            self._readers[number] = Reader(f"({purpose})", self.log.txid, time.time())
-        try:
-            yield catalog
-        finally:
-            self._close_reader(number)
+        """The catalog of this moment, with everything stored that it leads to kept in place."""
+        with self.pinned_version(purpose) as version:
+            yield Catalog(version.catalog.fork())
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -207,13 +191,10 @@ class Engine(ABC):
 
     def readers(self) -> list[Reader]:
         """Open views, oldest first: what keeps freed space from being used again."""
-        return sorted(self._readers.values(), key=lambda reader: (reader.txid, reader.since))
-
-    def _close_reader(self, number: int) -> None:
-        self._readers.pop(number, None)
+        return self.versions.readers()
 
     def tree_of(self, root: Root, label: str, ledger: Ledger | None = None) -> Tree:
-        """The tree of a head or snapshot."""
+        """The tree of a head or snapshot, as it is stored."""
         return self._tree(root.dataset, root.ref, label, ledger)
 
     def _tree(
@@ -265,17 +246,12 @@ class Engine(ABC):
         self._writer.acquire()
         try:
             self._check_open()
-            self._check_sound()
+            txid = self.committer.begin()
         except BaseException:
             self._writer.release()
             raise
         self._writing_thread = me
         self._writing = tx
-        self.io.broken = None
-        self.io.space.begin()
-        self._release_freed()
-        txid = self.log.txid + 1
-        self.io.writer.begin(txid)
         return txid
 
     def end(self, tx: Transaction) -> None:
@@ -290,207 +266,16 @@ class Engine(ABC):
         if self._writing is tx and self.failure is None:
             self.io.writer.abandon()
 
-    def commit(self, tx: Transaction) -> None:
-        """The commit protocol. All of the transaction's dataset trees are stored already."""
-        ledger, writer, log, space = tx.ledger, self.io.writer, self.log, self.io.space
-        checkpoint = tx.checkpoint or log.due or log.txid == 0 or self._log_crowds()
-        if not (checkpoint or tx.catalog.tree.version or writer.written):
-            if tx.durable:
-                self._settle_durability()
-            return
-        tx.prepare_space()
-        catalog_ref = tx.catalog.tree.flush(writer) or NO_REF
-        tx.note_size()
-
-        # 1. Now and then the whole space map is stored, and the log starts anew.
-        checkpoint = checkpoint or tx.large or len(ledger.counts) > _MANY_COUNTS
-        retired = pack_runs(log.blocks) if checkpoint else b""
-        space_tree, space_ref = self.space_tree, NO_REF
-        segments_before = freed_before = 0
-        counts = ledger.counts
-        changed: list[int] = []
-        try:
-            if checkpoint:
-                writer.finish_run()
-                ledger.reuse_own = False
-                segments_before, freed = len(writer.segments), ledger.freed_bytes()
-                freed_before, counts = len(freed), {}
-                changed = space.bitmap.clean()
-                space_tree = self._store_space(ledger, changed, [freed, retired])
-                space_ref = space_tree.ref or NO_REF
-            writer.close_segment()
-
-            # 2. What this transaction does to space goes into its commit record.
-            delta = Delta(
-                writer.segments[segments_before:], ledger.freed_bytes(freed_before), counts
-            ).pack()
-            overflow: list[bytes] = []
-            if len(delta) > _INLINE_DELTA:
-                step = min(_OVERFLOW_EXTENT, self.io.record_size())
-                parts = [delta[i : i + step] for i in range(0, len(delta), step)]
-                overflow, delta = self.io.write_extents(list(parts)), b""
-            record = CommitRecord(
-                uuid=log.superblock.uuid,
-                txid=tx.txid,
-                previous=log.checksum,
-                next_block=writer.reserve_record(),
-                total_blocks=space.total,
-                durable_txid=self.durable_txid,
-                flags=FLAG_CHECKPOINT if checkpoint else 0,
-                catalog=catalog_ref,
-                space=space_ref,
-                overflow=overflow,
-                delta=delta,
-                opening=self._opening,
-            )
-
-            # 3. Blocks of a large transaction are flushed before the record that leads to them.
-            data = None
-            if not tx.large and not checkpoint:
-                writer.seal()
-                record.runs = [Run._make(run) for run in writer.runs]
-                data = record.pack(self.io.block_size)
-            if data is None:
-                writer.drain()
-                self._flush()
-                record.runs, record.durable_txid = [], log.txid
-                record.flags |= FLAG_FLUSHED
-                data = record.pack(self.io.block_size)
-            if data is None:
-                raise AssertionError("a commit record that does not fit its block")
-        except BaseException:
-            space.bitmap.mark(changed)
-            raise
-
-        # 4. The record makes it real. Should anything go wrong from here on, nobody can tell what
-        #    reached the device, and the store takes no more writes until it is opened anew.
-        record_block = writer.record_block
-        durable = tx.durable or checkpoint
-        try:
-            writer.write_record(data)
-            if durable:
-                self.device.flush()
-
-            # 5. It becomes visible, and what it freed waits until nobody needs it.
-            self._publish(tx, record, space_tree, data[-CHECKSUM_SIZE:], durable)
-            if checkpoint:
-                self._write_superblock(tx.txid, record_block, record.previous, retired)
-            log.note_record(record_block, overflow)
-        except BaseException as error:
-            self.failure = error
-            raise
-
-    def _publish(
-        self,
-        tx: Transaction,
-        record: CommitRecord,
-        space_tree: Tree,
-        digest: bytes,
-        durable: bool,
-    ) -> None:
-        """Make a commit that is on the device the newest version."""
-        ledger, log, space = tx.ledger, self.log, self.io.space
-        with self._state:
-            space.apply_counts(ledger.counts)
-            newest = min(self._newest_reader(), ledger.durable)
-            space.defer(
-                tx.txid,
-                unseen=ledger.freed_between(newest, ledger.durable) + ledger.own_freed_bytes(),
-                seen=ledger.freed_between(0, newest),
-                young=ledger.freed_between(ledger.durable, tx.txid),
-            )
-            self.catalog_tree = tx.catalog.tree.fork()
-            self.space_tree = space_tree
-            log.txid = tx.txid
-            log.checksum = digest
-            log.next_block = record.next_block
-            if durable:
-                self.durable_txid = tx.txid
-                log.proven_txid = max(log.proven_txid, record.durable_txid)
-
-    def _log_crowds(self) -> bool:
-        """Whether the log takes too much of an image of limited size."""
-        return 0 < self.io.space.reserve < 8 * self.log.records
-
-    def _store_space(self, ledger: Ledger, changed: list[int], freed: list[bytes]) -> Tree:
-        """Store the space map as it is without what this writes; the new space tree."""
-        tree = self.space_tree.fork(ledger)
-        freed = [*freed, ledger.own_freed_bytes()]
-        groups = self.io.space.checkpoint_groups(changed, freed, ledger.counts)
-        for group, value in list(groups):
-            write_value(self.io, tree, group_key(group), value)
-        tree.delete_range(group_key(-(-self.io.space.total // limits.GROUP_BLOCKS)))
-        tree.flush(self.io.writer)
-        return tree.fork()
-
-    def _write_superblock(
-        self, txid: int, record_block: int, previous: bytes, retired: bytes
-    ) -> None:
-        """Lead openers to the checkpoint just made; only then the old log is free."""
-        superblock = replace(
-            self.log.superblock,
-            txid=txid,
-            sequence=self.log.superblock.sequence + 1,
-            durable_txid=txid,
-            record_block=record_block,
-            total_blocks=self.io.space.total,
-            record_previous=previous,
-        )
-        try:
-            write_superblock(self.device, superblock)
-            self.device.flush()
-        except Exception as error:
-            # The commit itself is durable: the log leads to it from the checkpoint before.
-            self.failure = error
-            _log.error("%s: writing the superblock failed: %s", self.path, error)
-            return
-        self.log.restart(superblock)
-        self.log.proven_txid = txid
-        self.io.space.defer(txid, retired)
-
-    def _flush(self) -> None:
-        try:
-            self.device.flush()
-        except Exception as error:
-            self.failure = error
-            raise FailedError(
-                f"{self.path}: a flush failed ({error}); nothing of this transaction was kept, "
-                "and the store takes no more writes: open it anew"
-            ) from error
-
-    def _release_freed(self) -> None:
-        """Let go of what nobody can need any more: no reader, and no opening after a crash."""
-        oldest = min((reader.txid for reader in list(self._readers.values())), default=self.txid)
-        self.io.space.release(self.durable_txid, self.log.proven_txid, oldest)
-
-    def _newest_reader(self) -> int:
-        """The newest version that a reader has open; 0 where there is none."""
-        return max((reader.txid for reader in list(self._readers.values())), default=0)
-
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self.path}: this store is closed")
-
-    def _check_sound(self) -> None:
-        if self.failure is not None:
-            raise FailedError(
-                f"{self.path}: an earlier write or flush failed ({self.failure}); what was "
-                "committed before is safe, but the store takes no more writes: open it anew"
-            )
 
     # --- the end --------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Make non-durable commits durable."""
-        with self._writer:
-            self._check_open()
-            self._settle_durability()
-
-    def _settle_durability(self) -> None:
-        if self.durable_txid < self.log.txid:
-            self._check_sound()
-            self._flush()
-            self.durable_txid = self.log.txid
+        self._check_open()
+        self.committer.make_durable(self.versions.newest.txid)
 
     def close(self) -> None:
         """Settle the log so that the next opening is quick, and let go of the image.
@@ -511,18 +296,22 @@ class Engine(ABC):
 
     def _settle(self) -> None:
         """Leave a checkpoint behind, and the free space to the host."""
-        self._readers.clear()
+        self.versions.forget_readers()
         if self.log.records > 1 or self.io.space.slack_at_end() > limits.GROUP_BLOCKS // 8:
-            with self.transaction() as tx:
-                self.io.writer.finish_run()
-                self.io.space.shrink()
-                tx.checkpoint = True
+            try:
+                with self.transaction() as tx:
+                    self.io.writer.finish_run()
+                    self.io.space.shrink()
+                    tx.checkpoint = True
+            except OutOfSpaceError as error:
+                # The log holds everything; the next opening takes a little longer.
+                _log.warning("%s: closed without a checkpoint: %s", self.path, error)
             if self.failure is not None:
                 return
             size = self.io.space.total * self.io.block_size
             if self.device.size() > size:
                 self.device.resize(size)
-        self._release_freed()
+        self.committer.release_freed()
         if self.punch:
             for start, length in self.io.space.long_free_runs():
                 self.device.discard(start * self.io.block_size, length * self.io.block_size)
@@ -581,7 +370,8 @@ class Engine(ABC):
             cache_size=cache_size,
             punch=punch,
         )
-        engine.transaction().commit()  # the first commit is a checkpoint
+        with engine.transaction() as tx:
+            tx.checkpoint = True
         return engine
 
     @classmethod
@@ -610,7 +400,7 @@ class Engine(ABC):
         found.io.space.recount()
         if not readonly:
             settle(device, log, superblock, found.io.space.total)
-        return cls(
+        engine = cls(
             device,
             superblock,
             log,
@@ -621,3 +411,22 @@ class Engine(ABC):
             cache_size=cache_size,
             punch=punch,
         )
+        if found.operations:
+            engine._replay(found.operations)
+        return engine
+
+    def _replay(self, packed: list[bytes]) -> None:
+        """Do the operations again that only the log holds."""
+        newest = self.versions.newest
+        catalog = Catalog(newest.catalog.fork())
+
+        def open_tree(dataset: int, ledger: Ledger) -> Tree:
+            root = catalog.by_id(dataset)
+            return self.tree_of(root, root.name, ledger)
+
+        ledger = self.committer.new_ledger(newest.txid)
+        heads = {
+            dataset: tree.fork() for dataset, tree in replay(packed, ledger, open_tree).items()
+        }
+        self.versions.newest = replace(newest, heads=heads)
+        self.committer.adopt(ledger, packed)

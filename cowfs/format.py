@@ -8,6 +8,7 @@ The node page itself is declared in `_node.pyx`, where it is walked.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from .codec import checksum
 from .errors import FormatError, UsageError
 
 MAGIC = b"\x89cowfs\r\n"
-VERSION = 1
+VERSION = 2
 KNOWN_INCOMPATIBLE = 0
 """Feature flags without which an image must not be opened at all."""
 KNOWN_READ_ONLY = 0
@@ -216,6 +217,9 @@ FLAG_CHECKPOINT = 1
 """The record stands on its own: it names the space tree of this very moment."""
 FLAG_FLUSHED = 2
 """All blocks of the transaction were flushed before the record was written."""
+FLAG_OPERATIONS = 4
+"""The record holds operations on trees instead of a delta, and no roots: those of the record before
+it stand, and what these operations make of them is in memory only, until trees are stored."""
 
 
 class Run(NamedTuple):
@@ -267,6 +271,32 @@ def unpack_delta(data: bytes) -> Delta:
     return delta
 
 
+_OPERATION = struct.Struct("<BBHH")
+OPERATION_TREE, OPERATION_PUT, OPERATION_DELETE, OPERATION_RANGE = range(4)
+_TREE_ID_SIZE = 8
+
+
+def unpack_operations(packed: bytes) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """(id of a tree, operation, key, value) of each in a list as `_ledger.Operations` packs it;
+    ValueError where there is none."""
+    at, tree = 0, 0
+    while at < len(packed):
+        if at + _OPERATION.size > len(packed):
+            raise ValueError("a list of operations that ends within one")
+        operation, _, key_size, value_size = _OPERATION.unpack_from(packed, at)
+        at += _OPERATION.size
+        middle, end = at + key_size, at + key_size + value_size
+        if end > len(packed) or operation > OPERATION_RANGE:
+            raise ValueError(f"an operation {operation} of {key_size} and {value_size} bytes")
+        if operation != OPERATION_TREE:
+            yield tree, operation, packed[at:middle], packed[middle:end]
+        elif key_size == _TREE_ID_SIZE:
+            tree = int.from_bytes(packed[at:middle], "little")
+        else:
+            raise ValueError("an operation on a tree without an id")
+        at = end
+
+
 @dataclass(slots=True)
 class CommitRecord:
     """One block for each commit: the new roots, what changed in space, where the next one is."""
@@ -289,6 +319,7 @@ class CommitRecord:
     overflow: list[bytes] = field(default_factory=list)
     """Pointers to the extents that hold the packed delta, where it does not fit here."""
     delta: bytes = b""
+    """Or the operations, in a record that holds such."""
     opening: int = 0
     """Drawn at each opening for writing: a transaction that is made again after a crash has another
     record, so that what followed the lost one, and did arrive, does not follow the new one."""

@@ -45,9 +45,16 @@ BULK = 2 * MIB
 """Records that come in so many bytes together, as those of a large value do, are written behind
 (`Device.write_behind`): past the host's page cache, which is of more use to everything else."""
 
-LOG_RECORDS = 256
+LOG_RECORDS = 1024
 LOG_BYTES = 4 * MIB
 """A checkpoint is due after so many commit records or bytes of them: bounds the time to open."""
+
+UNSTORED_RECORDS = 128
+UNSTORED_OPERATIONS = 8192
+UNSTORED_BYTES = 1 * MIB
+"""Trees are stored after so many commits, operations, or bytes of them, that only the log holds.
+The first bounds how long single puts wait when that happens (some 6 µs for each), the others the
+memory that it takes, and the time of an opening, which does them again."""
 
 REAP_BLOCKS = 4096
 """Blocks that one step of destroying may visit: bounds how long a writer waits for it."""

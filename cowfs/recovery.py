@@ -1,11 +1,15 @@
-"""From the log to a store in memory: a checkpoint's space map, and what each record changed since.
+"""From the log to a store in memory: a checkpoint's space map, what each record changed since, and
+the operations that no stored tree shows yet.
 
 Nothing here writes. `log.follow` decides which records count, and hands them over in order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import limits
+from ._ledger import Ledger
 from ._node import Cache
 from ._tree import Tree
 from .blob import resolver
@@ -14,7 +18,17 @@ from .catalog import SPACE_OWNER
 from .codec import Encoder
 from .device import Device
 from .errors import CorruptionError
-from .format import FLAG_CHECKPOINT, NO_REF, CommitRecord, Superblock, unpack_delta
+from .format import (
+    FLAG_CHECKPOINT,
+    FLAG_OPERATIONS,
+    NO_REF,
+    OPERATION_PUT,
+    OPERATION_RANGE,
+    CommitRecord,
+    Superblock,
+    unpack_delta,
+    unpack_operations,
+)
 from .log import overflow_span
 from .space import Space
 
@@ -27,6 +41,9 @@ class Recovery:
         self.superblock = superblock
         self.catalog_ref: bytes | None = None
         self.space_ref: bytes | None = None
+        self.operations: list[bytes] = []
+        """What transactions did since trees were stored last, in order."""
+        self._operation_bytes = 0
         self._start(superblock.total_blocks)
 
     def _start(self, total: int) -> None:
@@ -55,10 +72,47 @@ class Recovery:
             self.io.space.bitmap.resize(record.total_blocks)
         packed = record.delta or b"".join(self.io.read(p, label) for p in record.overflow)
         try:
-            self.io.space.apply_delta(unpack_delta(packed))
+            if record.flags & FLAG_OPERATIONS:
+                self._note(packed)
+            else:
+                self.io.space.apply_delta(unpack_delta(packed))
+                self.operations, self._operation_bytes = [], 0
+                self.catalog_ref = record.catalog if record.catalog != NO_REF else None
             for pointer in record.overflow:
                 self.io.space.bitmap.set(*overflow_span(pointer, self.io.block_size))
             self.io.space.bitmap.set(record.next_block, 1)
         except ValueError as error:
             raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
-        self.catalog_ref = record.catalog if record.catalog != NO_REF else None
+
+    def _note(self, packed: bytes) -> None:
+        self.operations.append(packed)
+        self._operation_bytes += len(packed)
+        if self._operation_bytes > limits.UNSTORED_BYTES:
+            raise ValueError("more operations than a log may hold")
+
+
+def replay(
+    packed: list[bytes], ledger: Ledger, open_tree: Callable[[int, Ledger], Tree]
+) -> dict[int, Tree]:
+    """Do again, in memory, what only the log holds; the trees as they are then, by their ids.
+
+    What becomes of counts and free space is in `ledger`. Raises CorruptionError.
+    """
+    trees: dict[int, Tree] = {}
+    try:
+        for part in packed:
+            for number, operation, key, value in unpack_operations(part):
+                tree = trees.get(number)
+                if tree is None:
+                    tree = trees[number] = open_tree(number, ledger)
+                if operation == OPERATION_RANGE:
+                    tree.delete_range(key or None, value or None)
+                elif not 1 <= len(key) <= limits.MAX_KEY or len(value) > tree.inline_limit:
+                    raise ValueError("a key or value of an impossible length")
+                elif operation == OPERATION_PUT:
+                    tree.put(key, value)
+                else:
+                    tree.delete(key)
+    except ValueError as error:
+        raise CorruptionError("", None, f"operations in the log: {error}") from None
+    return trees

@@ -35,9 +35,8 @@ NORMAL, DELETING, DESTROYING = range(3)
 _SMALL_RUN = 64
 _LARGE_RUN = 256
 _GROW_STEP = 256
-_WRITE_AHEAD = 512
 _WRITE_AHEAD_LIMIT = 1 << 20
-"""Blocks written with zeros ahead of transactions that write less than so many bytes."""
+"""Transactions that wrote less than so many bytes get runs that were written before."""
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
@@ -135,6 +134,8 @@ class Space:
         if not length:
             raise self._full()
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
+        if written < _WRITE_AHEAD_LIMIT:
+            self._write_ahead(start, length)
         self.used += self.bitmap.set(start, length)
         self._near = start + length
         return start, length
@@ -156,28 +157,28 @@ class Space:
     def _grow(self, blocks: int, written: int) -> tuple[int, int]:
         """A run of fresh blocks at the end; (0, 0) where the limit is reached.
 
-        Flushing a first write to a place costs the host's file system a change of its own metadata,
-        a later one does not. So a small transaction has a stretch written with zeros, for itself
-        and those that follow. A large one grows in longer steps the longer it becomes, as each has
-        to wait for the writes that are under way.
+        A large transaction grows it in longer steps the longer it becomes, as each has to wait for
+        the writes that are under way.
         """
         old = self.total
-        small = written < _WRITE_AHEAD_LIMIT
         likely = max(old // 32, written // self.block_size // 4)
-        step = _WRITE_AHEAD if small else max(_GROW_STEP, min(likely, 8192))
-        new = old + max(blocks, step)
+        new = old + max(blocks, _GROW_STEP, min(likely, 8192))
         if self.limit:
             new = min(new, self.limit)
         if new - old < blocks:
             return 0, 0
         if self.device.size() < new * self.block_size:
             self.device.resize(new * self.block_size)
-        if small:
-            for at in range(old, new, _GROW_STEP):
-                length = min(_GROW_STEP, new - at) * self.block_size
-                self.device.write(at * self.block_size, bytes(length))
         self.bitmap.resize(new)
         return old, blocks
+
+    def _write_ahead(self, start: int, length: int) -> None:
+        """Have a run written with zeros where the host has not allocated it yet: for a small
+        transaction and those that follow, whose flushes then cost half."""
+        at, size = start * self.block_size, length * self.block_size
+        if self.device.sparse(at, size):
+            with contextlib.suppress(OutOfSpaceError):  # of the host; who writes there will see
+                self.device.write(at, bytes(size))
 
     def _full(self) -> OutOfSpaceError:
         self.refused = True

@@ -1,7 +1,7 @@
 """A transaction: any number of changes to datasets and snapshots that become real together.
 
 It works on copies: of the catalog, and of each tree that it touches. What it does to space stays in
-its ledger. So abandoning it means forgetting it, and committing it is `Engine.commit`.
+its ledger. So abandoning it means forgetting it, and committing it is `Committer.commit`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import limits
-from ._ledger import Ledger
 from ._tree import Tree
 from .catalog import Catalog, Root, check_dataset_name, split_snapshot
-from .codec import compress_lz4
 from .errors import ClosedError, ExistsError, UsageError
 from .reaper import Stack, release
 from .session import FixedSession
@@ -37,19 +35,18 @@ class Transaction:
         self.durable = durable
         self.io = store.io
         self.txid = store.begin(self)
-        self.ledger = Ledger(
-            self.txid, store.durable_txid, store.io.space.shared, store.io.block_size
-        )
-        self.ledger.dirty_limit = max(limits.MIN_CACHE // 2, store.cache_size // 2)
+        committer = store.committer
+        self.ledger = committer.new_ledger(self.txid)
+        self.ledger.dirty_limit = committer.dirty_limit
         self.ledger.spill = self._spill
-        self.ledger.compress = compress_lz4 if self.io.encoder.kind else None
-        self.ledger.keep_old = bool(store.readers())
-        self.catalog = Catalog(store.catalog_tree.fork(self.ledger))
+        self._base = store.versions.newest
+        self.catalog = Catalog(self._base.catalog.fork(self.ledger))
         self.large = False
         """Whether it wrote so much that its blocks are flushed before its commit record."""
         self.checkpoint = False
         """Whether to store the whole space map with it."""
         self._destroys = False
+        self._destroyed: set[int] = set()
         self._open: dict[int, tuple[Root, Tree]] = {}
         self._objects: dict[str, Any] = {}
         self._ended = False
@@ -210,6 +207,7 @@ class Transaction:
                 self.catalog.remove_snapshot(snapshot)
             self.catalog.remove_dataset(head)
             self._open.pop(head.dataset)[1].close()
+            self._destroyed.add(head.dataset)
             self._objects.pop(name, None)
             doomed.append(head)
         self._destroys = True
@@ -227,13 +225,13 @@ class Transaction:
                 raise ClosedError(
                     f"an earlier error broke this transaction ({self.io.broken}); begin another"
                 )
-            self._store_trees()
-            self._release_dropped()
-            self.store.commit(self)
+            txid = self.store.committer.commit(self)
         except BaseException:
             self.abort()
             raise
         self._finish()
+        if self.durable:
+            self.store.committer.make_durable(txid)
 
     def abort(self) -> None:
         """Forget everything. The transaction is over."""
@@ -251,6 +249,29 @@ class Transaction:
             if budget <= 0:
                 break
         return any(True for _ in self.catalog.drops())
+
+    @property
+    def changed_otherwise(self) -> bool:
+        """Whether it did, or is to do, anything that is no operation on a tree."""
+        return bool(self.checkpoint or self.catalog.tree.version or self.io.writer.written)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+        operations = self.ledger.operations
+        return bool(operations.count or not operations.whole or self.changed_otherwise)
+
+    def changed_trees(self) -> dict[int, Tree]:
+        """What its operations made of the trees that it opened, by their datasets' ids."""
+        return {dataset: tree.fork() for dataset, (_, tree) in self._open.items() if tree.version}
+
+    def store_trees(self) -> None:
+        """Store all that memory holds and the device does not, and what became of space."""
+        self.ledger.settle()
+        self._open_heads()
+        for root, _ in list(self._open.values()):
+            self._stored_root(root.name)
+        self._release_dropped()
 
     def prepare_space(self) -> None:
         """Tell the allocator what this transaction is about, before it stores something: how far
@@ -282,9 +303,19 @@ class Transaction:
         root = self.catalog.dataset(name)
         found = self._open.get(root.dataset)
         if found is None:
-            found = (root, self.store.tree_of(root, name, self.ledger))
-            self._open[root.dataset] = found
+            head = self._base.heads.get(root.dataset)
+            if head is not None:
+                tree = head.fork(self.ledger, name)
+            else:
+                tree = self.store.tree_of(root, name, self.ledger)
+            found = self._open[root.dataset] = (root, tree)
         return found
+
+    def _open_heads(self) -> None:
+        """Open every tree that transactions before this one left in memory."""
+        for dataset in self._base.heads:
+            if dataset not in self._open and dataset not in self._destroyed:
+                self._open_root(self.catalog.by_id(dataset).name)
 
     def _stored_root(self, name: str) -> Root:
         """A head or snapshot, with everything that this transaction changed in it stored."""
@@ -299,10 +330,6 @@ class Transaction:
             self.catalog.put_dataset(root)
         return root
 
-    def _store_trees(self) -> None:
-        for root, _ in list(self._open.values()):
-            self._stored_root(root.name)
-
     def _release_dropped(self) -> None:
         """Release the subtrees that were let go of: small ones now, the rest in later steps."""
         budget = limits.REAP_BLOCKS
@@ -315,10 +342,15 @@ class Transaction:
 
     def _spill(self) -> None:
         """Store what is dirty now, to keep memory bounded. Called by a tree that is written to."""
+        self.ledger.operations.give_up()
         self.prepare_space()
+        self._open_heads()
         for _, tree in self._open.values():
             tree.flush(self.io.writer)
         self.note_size()
+        # What views hold of versions that were never stored stays; it must not make each put spill.
+        limit = self.store.committer.dirty_limit
+        self.ledger.dirty_limit = max(limit, self.io.cache.dirty.bytes + limit // 2)
 
     def note_size(self) -> None:
         """Past a few MiB, go over to flushing first, and use own blocks again at once."""

@@ -7,9 +7,11 @@ of the other side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from ._tree import Tree, node_items
+from ._node import Node
+from ._tree import Tree, memory_items, node_items
 from .blockio import BlockIO
 from .format import POINTER_SIZE, unpack_pointer
 
@@ -22,17 +24,18 @@ class _Side:
     def __init__(self, io: BlockIO, tree: Tree) -> None:
         self._io = io
         self._label = tree.label
-        self._stack: list[tuple[bytes, int, bytes, bool]] = []
+        self._stack: list[tuple[bytes, int, Any, bool]] = []
         self.nodes = 0
-        if tree.ref is not None:
-            self._stack.append((b"", 0, tree.ref, True))
+        if tree.top is not None:
+            self._stack.append((b"", 0, tree.top, True))
 
     def __bool__(self) -> bool:
         return bool(self._stack)
 
     @property
-    def top(self) -> tuple[bytes, int, bytes, bool]:
-        """(key or lower bound, kind, value or reference, whether it is a subtree)."""
+    def top(self) -> tuple[bytes, int, Any, bool]:
+        """(key or lower bound, kind, value or reference, whether it is a subtree). A subtree that
+        is in memory only has its root in place of a reference."""
         return self._stack[-1]
 
     def pop(self) -> tuple[bytes, Cell]:
@@ -46,13 +49,28 @@ class _Side:
 
     def open(self) -> None:
         """Replace the subtree on top by its children or items."""
-        bound, _, ref, _ = self._stack.pop()
-        level, items = node_items(self._io, self._io.node_size, ref, self._label)
-        self.nodes += 1
+        bound, _, root, _ = self._stack.pop()
+        items: Sequence[tuple[bytes, int, Any]]
+        if isinstance(root, Node):
+            level, items = memory_items(root)
+        else:
+            level, items = node_items(self._io, self._io.node_size, root, self._label)
+            self.nodes += 1
         subtree = level > 0
         self._stack.extend(
             (key or bound, kind, value, subtree) for key, kind, value in reversed(items)
         )
+
+
+def _same(a: bytes | Node, b: bytes | Node) -> bool:
+    """Whether two subtrees are one and the same."""
+    if isinstance(a, Node) or isinstance(b, Node):
+        return a is b
+    return a[:POINTER_SIZE] == b[:POINTER_SIZE]
+
+
+def _level(subtree: bytes | Node) -> int:
+    return subtree.level if isinstance(subtree, Node) else unpack_pointer(subtree).level
 
 
 def diff_items(
@@ -75,11 +93,11 @@ def diff_items(
             continue
         a, b = left.top, right.top
         if a[3] and b[3]:
-            if a[2][:POINTER_SIZE] == b[2][:POINTER_SIZE]:
+            if _same(a[2], b[2]):
                 left.skip()
                 right.skip()
                 continue
-            level_a, level_b = unpack_pointer(a[2]).level, unpack_pointer(b[2]).level
+            level_a, level_b = _level(a[2]), _level(b[2])
             if level_a >= level_b:
                 left.open()
             if level_b >= level_a:

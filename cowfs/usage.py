@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from ._tree import EXTENT, INLINE, node_items
+from ._node import Node
+from ._tree import EXTENT, INLINE, Tree, memory_items, node_items
 from .catalog import Catalog, Root
 from .engine import Engine
 from .format import NO_REF, REF_SIZE, unpack_pointer, unpack_summary
@@ -14,48 +16,55 @@ from .report import Entry, SpaceReport
 
 def entries(engine: Engine) -> list[Entry]:
     """Every dataset by name, each followed by its snapshots from the oldest on."""
-    with engine.pinned("list") as catalog:
+    with engine.pinned_version("list") as version:
+        catalog = Catalog(version.catalog.fork())
+        counts = engine.committer.shared_counts()
         found = []
         for head in catalog.datasets():
-            found.append(_entry(engine, head, head.name))
+            tree = version.heads.get(head.dataset)
+            if tree is None:
+                tree = engine.tree_of(head, head.name)
+            found.append(_entry(engine, head, head.name, tree, counts))
             for snapshot in catalog.snapshots(head):
-                found.append(_entry(engine, snapshot, f"{head.name}@{snapshot.name}"))
+                name = f"{head.name}@{snapshot.name}"
+                tree = engine.tree_of(snapshot, name)
+                found.append(_entry(engine, snapshot, name, tree, counts))
         return found
 
 
-def _entry(engine: Engine, root: Root, name: str) -> Entry:
-    items = logical = stored = 0
-    if root.ref is not None:
-        items, logical, stored, _ = unpack_summary(root.ref)
+def _entry(engine: Engine, root: Root, name: str, tree: Tree, counts: Mapping[int, int]) -> Entry:
+    items, logical, stored = tree.summary(engine.io.block_size)
     return Entry(
         name=name,
         kind=root.kind,
         created=datetime.fromtimestamp(root.created_ns / 1e9, tz=UTC),
         items=items,
         referenced=stored,
-        exclusive=exclusive(engine, root.ref),
+        exclusive=sum(_walk(engine, tree.top, counts)) if counts else stored,
         logical=logical,
         stored=stored,
         size=root.size,
     )
 
 
-def exclusive(engine: Engine, ref: bytes | None) -> int:
-    """Bytes that are reached through `ref` alone. Costs as many reads as there are such inner
-    nodes; leaves are looked into only where values lie outside of them."""
-    if ref is None:
-        return 0
-    if not engine.io.space.shared:
-        return unpack_summary(ref).stored
-    return sum(_walk(engine, ref, None))
-
-
-def _walk(engine: Engine, root: bytes, visited: set[int] | None) -> Iterator[int]:
-    """Bytes of each block reached. Shared blocks are left out, or with `visited` taken once."""
-    shared, block_size = engine.io.space.shared, engine.io.block_size
-    stack = [root]
+def _walk(
+    engine: Engine,
+    top: bytes | Node | None,
+    shared: Mapping[int, int],
+    visited: set[int] | None = None,
+) -> Iterator[int]:
+    """Bytes of each block reached from a root. Those in `shared` are left out, or with `visited`
+    taken once. Costs as many reads as there are such inner nodes; leaves are looked into only where
+    values lie outside of them."""
+    block_size = engine.io.block_size
+    stack = [top] if top is not None else []
     while stack:
         ref = stack.pop()
+        if isinstance(ref, Node):
+            level, items = memory_items(ref)
+            yield -(-ref.used_bytes // block_size) * block_size
+            stack.extend(_pointers(level, items))
+            continue
         pointer = unpack_pointer(ref)
         if pointer.block in shared:
             if visited is None or pointer.block in visited:
@@ -67,9 +76,13 @@ def _walk(engine: Engine, root: bytes, visited: set[int] | None) -> Iterator[int
 
 
 def _below(engine: Engine, ref: bytes, done: int = 0) -> Iterator[bytes]:
-    """What a node points to, from its item number `done` on."""
+    """What a stored node points to, from its item number `done` on."""
     level, items = node_items(engine.io, engine.io.node_size, ref, "")
-    for _, kind, value in items[done:]:
+    return _pointers(level, items[done:])
+
+
+def _pointers(level: int, items: Iterable[tuple[bytes, int, Any]]) -> Iterator[Any]:
+    for _, kind, value in items:
         if level or kind == EXTENT:
             yield value
         elif kind != INLINE and value[:REF_SIZE] != NO_REF:
@@ -78,16 +91,18 @@ def _below(engine: Engine, ref: bytes, done: int = 0) -> Iterator[bytes]:
 
 def _rest(engine: Engine, ref: bytes, done: int) -> Iterator[int]:
     """Bytes of each block that is still to be released of a subtree that is being destroyed."""
+    shared = engine.io.space.shared
     if done == 0:
-        yield from _walk(engine, ref, None)
+        yield from _walk(engine, ref, shared)
         return
     yield unpack_pointer(ref).blocks(engine.io.block_size) * engine.io.block_size
     for below in _below(engine, ref, done):
-        yield from _walk(engine, below, None)
+        yield from _walk(engine, below, shared)
 
 
 def space_report(engine: Engine) -> SpaceReport:
-    """Where every byte of the image is."""
+    """Where every byte of the image is, as it is stored: of what the last few thousand operations
+    did, only the log shows."""
     with engine.pinned("df") as catalog:
         space, block_size = engine.io.space, engine.io.block_size
         live = _live(engine, catalog)
@@ -125,4 +140,5 @@ def _live(engine: Engine, catalog: Catalog) -> int:
     if not engine.io.space.shared:
         return sum(unpack_summary(ref).stored for ref in refs)
     visited: set[int] = set()
-    return sum(size for ref in refs for size in _walk(engine, ref, visited))
+    shared = engine.io.space.shared
+    return sum(size for ref in refs for size in _walk(engine, ref, shared, visited))

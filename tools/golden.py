@@ -1,8 +1,8 @@
-"""What is in fixtures/golden-1.cow.gz: made by `tools/fixtures`, read by tests/unit/test_golden.py.
+"""What is in fixtures/golden-2.cow.gz: made by `tools/fixtures`, read by tests/unit/test_golden.py.
 
 Small, but with one of everything that the format knows: all kinds of cells and datasets, trees of
 several levels, holes, shared and unshared nodes, a subtree that is being destroyed, a log with
-overflow, and a commit in flight that did not arrive whole.
+overflow, operations that no tree shows yet, and a commit in flight that did not arrive whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cowfs.format import unpack_record
 from cowfs.fs import FS
 from cowfs.limits import KIB, MIB
 
-NAME = "golden-1.cow.gz"
+NAME = "golden-2.cow.gz"
 """The number is that of the format version."""
 LABEL = "golden äöü"
 
@@ -72,6 +72,8 @@ def last_items() -> Items:
     """The map as its last whole commit left it."""
     items = second_items()
     items |= {b"last/%03d" % i: b"one commit each" for i in range(5)}
+    items |= {b"last/many %03d" % i: noise(60, i) for i in range(100)}
+    del items[b"size/0000"], items[b"last/many 050"], items[b"last/many 051"]
     items[b"last/not durable"] = b"but on the device"
     return items
 
@@ -283,6 +285,12 @@ def _log_tail(store: cowfs.Store) -> None:
     keys = store["keys"]
     for i in range(5):
         keys[b"last/%03d" % i] = b"one commit each"
+    with store.transaction() as tx:  # more than a record has room for, and another dataset
+        tx["keys"].update({b"last/many %03d" % i: noise(60, i) for i in range(100)})
+        tx["empty"][b"key"] = b"value"
+    with store.transaction() as tx:
+        tx["keys"].delete_range(b"last/many 050", b"last/many 052")
+        del tx["keys"][b"size/0000"], tx["empty"][b"key"]
     with store.transaction(durable=False) as tx:
         tx["keys"][b"last/not durable"] = b"but on the device"
 
@@ -291,7 +299,7 @@ def _cut_off(store: cowfs.Store, path: Path) -> bytes:
     """The image as it is with one more commit, of which a block did not arrive."""
     log, block_size = store.log, 4 * KIB
     block = log.next_block
-    store["keys"][b"in flight"] = b"never happened"
+    store["keys"][b"in flight"] = noise(5 * KIB, 9)
     image = bytearray(path.read_bytes())
     record = unpack_record(bytes(image[block * block_size : (block + 1) * block_size]))
     assert record is not None and record.runs, "the last commit has no runs to prove"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import cowfs
-from cowfs import catalog, engine, limits, log, recovery, transaction
+from cowfs import catalog, commit, engine, limits, log, recovery, transaction
 from cowfs._ledger import Ledger
+from cowfs.commit import Committer
 from cowfs.device import Device
-from cowfs.engine import Engine
 from cowfs.format import CommitRecord, Delta, Superblock
 from cowfs.space import Space
 
@@ -66,16 +66,16 @@ class Meddler:
 def during(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, meddle: Callable[[Device], Meddler]
 ) -> None:
-    """While a method of the engine runs, it has another device."""
+    """While a method of the committer runs, it has another device."""
     original = getattr(owner, name)
 
-    def method(self: Engine, *args: Any, **kwargs: Any) -> Any:
-        device = self.device
-        self.device = meddle(device)
+    def method(self: Committer, *args: Any, **kwargs: Any) -> Any:
+        device = self.io.device
+        self.io.device = meddle(device)
         try:
             return original(self, *args, **kwargs)
         finally:
-            self.device = device
+            self.io.device = device
 
     monkeypatch.setattr(owner, name, method)
 
@@ -108,19 +108,31 @@ def released_early(monkeypatch: pytest.MonkeyPatch, condition: str) -> None:
 @bug
 def a_commit_is_acknowledged_before_its_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flush behind the commit record is missing."""
-    during(monkeypatch, Engine, "commit", lambda device: Meddler(device, flushes=False))
+    during(monkeypatch, Committer, "make_durable", lambda device: Meddler(device, flushes=False))
 
 
 @bug
 def a_large_transaction_is_not_flushed_before_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record says that its blocks need no proof, and they may be missing."""
-    monkeypatch.setattr(Engine, "_flush", lambda self: None)
+    proven = Committer._proven
+
+    def unflushed(self: Committer, record: CommitRecord, *, flush_first: bool) -> bytes:
+        device = self.io.device
+        self.io.device = Meddler(device, flushes=False)
+        try:
+            return proven(self, record, flush_first=flush_first)
+        finally:
+            self.io.device = device
+
+    monkeypatch.setattr(Committer, "_proven", unflushed)
 
 
 @bug
 def the_superblock_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old log is used again while the superblock on the device still leads through it."""
-    during(monkeypatch, Engine, "_write_superblock", lambda device: Meddler(device, flushes=False))
+    during(
+        monkeypatch, Committer, "_write_superblock", lambda device: Meddler(device, flushes=False)
+    )
 
 
 @bug
@@ -135,11 +147,11 @@ def opening_does_not_flush_what_it_found(monkeypatch: pytest.MonkeyPatch) -> Non
 @bug
 def the_superblock_is_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """It leads to a checkpoint that has not been written yet."""
-    original = Engine._flush
+    original = Committer._proven
 
-    def flush(self: Engine) -> None:
+    def proven(self: Committer, record: CommitRecord, *, flush_first: bool) -> bytes:
         log.write_superblock(
-            self.device,
+            self.io.device,
             replace(
                 self.log.superblock,
                 txid=self.log.txid + 1,
@@ -150,9 +162,9 @@ def the_superblock_is_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
                 record_previous=self.log.checksum,
             ),
         )
-        original(self)
+        return original(self, record, flush_first=flush_first)
 
-    monkeypatch.setattr(Engine, "_flush", flush)
+    monkeypatch.setattr(Committer, "_proven", proven)
 
 
 @bug
@@ -163,7 +175,7 @@ def superblocks_have_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
         for place in (0, limits.SECOND_PLACE_BLOCK):
             device.write(place * superblock.block_size, superblock.pack())
 
-    for module in (engine, log):
+    for module in (commit, log):
         monkeypatch.setattr(module, "write_superblock", write_superblock)
 
 
@@ -191,7 +203,7 @@ def records_call_themselves_durable(monkeypatch: pytest.MonkeyPatch) -> None:
     def record(**fields: Any) -> CommitRecord:
         return CommitRecord(**{**fields, "durable_txid": fields["txid"]})
 
-    monkeypatch.setattr(engine, "CommitRecord", record)
+    monkeypatch.setattr(commit, "CommitRecord", record)
 
 
 @bug
@@ -214,14 +226,14 @@ def no_superblock_at_settle(monkeypatch: pytest.MonkeyPatch) -> None:
 @bug
 def the_old_log_is_free_before_the_superblock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of the old log are used again though no superblock leads past them."""
-    original = Engine._store_space
+    original = Committer._store_space
 
-    def store_space(self: Engine, *args: Any) -> Any:
+    def store_space(self: Committer, *args: Any) -> Any:
         for start, length in self.log.blocks:
             self.io.space.give_back(start, length)
         return original(self, *args)
 
-    monkeypatch.setattr(Engine, "_store_space", store_space)
+    monkeypatch.setattr(Committer, "_store_space", store_space)
 
 
 @bug
@@ -234,7 +246,7 @@ def settle_does_not_size_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
 def repeated_transactions_have_the_same_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """What followed a lost commit, and arrived, follows it when the program makes it again."""
     monkeypatch.setattr(
-        engine, "CommitRecord", lambda **fields: CommitRecord(**fields | {"opening": 0})
+        commit, "CommitRecord", lambda **fields: CommitRecord(**fields | {"opening": 0})
     )
 
 
@@ -248,6 +260,29 @@ def what_was_found_is_taken_as_proven(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(engine, "follow", follow)
+
+
+@bug
+def operations_are_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An opening shows the trees as they were stored last."""
+    monkeypatch.setattr(engine, "replay", lambda packed, ledger, open_tree: {})
+
+
+@bug
+def trees_in_memory_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that stores trees leaves out those that only transactions before it changed."""
+    monkeypatch.setattr(transaction.Transaction, "_open_heads", lambda self: None)
+
+
+@bug
+def what_operations_did_to_space_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When trees are stored, what was freed and counted before that transaction is left out."""
+
+    class Forgetful(Ledger):
+        def settle(self) -> None:
+            pass
+
+    monkeypatch.setattr(commit, "Ledger", Forgetful)
 
 
 # --- space --------------------------------------------------------------------------------------
@@ -274,7 +309,7 @@ def own_blocks_are_reused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(*args)
             self.reuse_own = True
 
-    monkeypatch.setattr(transaction, "Ledger", Hasty)
+    monkeypatch.setattr(commit, "Ledger", Hasty)
 
 
 @bug
@@ -291,20 +326,20 @@ def a_snapshot_raises_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
         def share(self, block: int) -> None:
             pass
 
-    monkeypatch.setattr(transaction, "Ledger", Careless)
+    monkeypatch.setattr(commit, "Ledger", Careless)
 
 
 @bug
 def counts_are_not_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts that were changed since the checkpoint are lost at an opening."""
-    monkeypatch.setattr(engine, "Delta", lambda segments, freed, counts: Delta(segments, freed, {}))
+    monkeypatch.setattr(commit, "Delta", lambda segments, freed, counts: Delta(segments, freed, {}))
 
 
 @bug
 def freed_blocks_are_not_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that were freed since the checkpoint are lost at an opening."""
     monkeypatch.setattr(
-        engine, "Delta", lambda segments, freed, counts: Delta(segments, b"", counts)
+        commit, "Delta", lambda segments, freed, counts: Delta(segments, b"", counts)
     )
 
 

@@ -61,8 +61,10 @@ def test_versions_cost_the_same_whatever_the_size(make_store: MakeStore, name: s
 
 def test_a_snapshot_costs_one_small_commit(make_store: MakeStore) -> None:
     device, store = filled(make_store, 100_000)
+    store.snapshot("a@first")
+    store["a"][b"%08d" % 7] = b"changed"
     written, read = blocks(device, lambda: store.snapshot("a@x"))
-    assert written <= 4
+    assert written <= 10  # a leaf and what is above it, catalog and record
     assert read == 0
 
 
@@ -120,7 +122,7 @@ def test_overwriting_over_and_over_does_not_grow_the_image(make_store: MakeStore
     keys = [chance.randbytes(16) for _ in range(20_000)]
     store.create("a").load_sorted(sorted((key, noise(100, i)) for i, key in enumerate(keys)))
     sizes = []
-    for round_ in range(9):
+    for round_ in range(14):
         value = noise(100, round_)
         chance.shuffle(keys)
         for start in range(0, len(keys), 1000):
@@ -128,5 +130,5 @@ def test_overwriting_over_and_over_does_not_grow_the_image(make_store: MakeStore
                 for key in keys[start : start + 1000]:
                     tx["a"][key] = value
         sizes.append(device.size())
-    assert sizes[-1] <= 1.3 * sizes[2]
+    assert sizes[-1] <= 1.1 * sizes[6]
     assert_sound(store)

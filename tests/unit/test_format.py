@@ -79,8 +79,8 @@ def changed(offset: int, value: bytes) -> bytes:
 
 
 def test_newer_formats_and_unknown_features_are_named() -> None:
-    with pytest.raises(cowfs.FormatError, match=r"version 2.*update"):
-        layout.unpack_superblock(changed(8, b"\2"))
+    with pytest.raises(cowfs.FormatError, match=r"version 3.*update"):
+        layout.unpack_superblock(changed(8, b"\3"))
     with pytest.raises(cowfs.FormatError, match="version 0"):
         layout.unpack_superblock(changed(8, b"\0"))
     with pytest.raises(cowfs.FormatError, match="features 0x80"):
@@ -118,6 +118,15 @@ def test_deltas(delta: layout.Delta) -> None:
     for damaged in (data[:-1], data + b"x", b"", data[:11]):
         with pytest.raises(ValueError, match=r"."):
             layout.unpack_delta(damaged)
+
+
+@given(st.binary(max_size=200))
+def test_random_operations_are_refused_or_taken(data: bytes) -> None:
+    try:
+        found = list(layout.unpack_operations(data))
+    except ValueError:
+        return
+    assert sum(6 + len(key) + len(value) for _, _, key, value in found) <= len(data)
 
 
 @given(st.binary(max_size=200))

@@ -163,6 +163,7 @@ def test_constants_are_as_documented() -> None:
 SUPERBLOCK = TABLES["format._SUPERBLOCK"]
 RECORD = TABLES["format._RECORD"]
 RUN = TABLES["format._RUN"]
+OPERATION = TABLES["format._OPERATION"]
 POINTER = TABLES["format._POINTER"]
 SUMMARY = TABLES["format._SUMMARY"]
 NODE = TABLES["The header:"]
@@ -182,7 +183,9 @@ class Reader:
         self.superblock = max(self.superblocks(), key=lambda data: SUPERBLOCK.get(data, "sequence"))
         self.block_size = SUPERBLOCK.get(self.superblock, "block_size")
         self.records = list(self.chain())
-        self.catalog = dict(self.items(self.records[-1][RECORD.size : RECORD.size + REF_SIZE]))
+        stored = [data for data in self.records if not RECORD.get(data, "flags") & 4]
+        self.catalog = dict(self.items(stored[-1][RECORD.size : RECORD.size + REF_SIZE]))
+        self.later = self.records[self.records.index(stored[-1]) + 1 :]
 
     def superblocks(self) -> Iterator[bytes]:
         for size in (4096 << shift for shift in range(5)):
@@ -289,7 +292,40 @@ class Reader:
         items = dict(self.items(reference)) if reference else {}
         if reference:
             assert SUMMARY.get(reference, "items", POINTER_SIZE) == len(items)
+        if not snapshot:
+            for key, value in self.operations(int.from_bytes(number, "big")):
+                if value is None:
+                    items.pop(key, None)
+                else:
+                    items[key] = value
         return items
+
+    def operations(self, wanted: int) -> Iterator[tuple[bytes, bytes | None]]:
+        """(key, value) that was put into a dataset since its tree was stored; None for what was
+        deleted. Of ranges, the two keys that the golden image deletes as one."""
+        for record in self.later:
+            at = RECORD.size + 2 * REF_SIZE + RECORD.get(record, "runs") * RUN.size
+            pointers = record[at : at + RECORD.get(record, "overflow") * POINTER_SIZE]
+            at += len(pointers)
+            packed = record[at : at + RECORD.get(record, "delta_size")] or b"".join(
+                self.extent(pointers[i : i + POINTER_SIZE])
+                for i in range(0, len(pointers), POINTER_SIZE)
+            )
+            at = tree = 0
+            while at < len(packed):
+                kind = OPERATION.get(packed, "operation", at)
+                key_at = at + OPERATION.size
+                value_at = key_at + OPERATION.get(packed, "key_size", at)
+                end = value_at + OPERATION.get(packed, "value_size", at)
+                key, value = packed[key_at:value_at], packed[value_at:end]
+                if kind == 0:
+                    tree = int.from_bytes(key, "little")
+                elif tree == wanted and kind == 3:
+                    assert (key, value) == (b"last/many 050", b"last/many 052")
+                    yield from ((b"last/many 050", None), (b"last/many 051", None))
+                elif tree == wanted:
+                    yield key, value if kind == 1 else None
+                at = end
 
 
 @pytest.fixture(scope="module")
@@ -300,11 +336,12 @@ def reader() -> Reader:
 def test_the_superblock_reads_as_documented(reader: Reader) -> None:
     label = SUPERBLOCK.raw(reader.superblock, "label").rstrip(b"\0").decode()
     assert label == golden.LABEL
-    assert SUPERBLOCK.get(reader.superblock, "version") == 1
+    assert SUPERBLOCK.get(reader.superblock, "version") == 2
     assert len(reader.records) > 5
 
 
 def test_maps_read_as_documented(reader: Reader) -> None:
+    assert len(reader.later) > 5
     assert reader.dataset("keys") == golden.last_items()
     assert reader.dataset("keys@first") == golden.first_items()
     assert reader.dataset("clone") == golden.cloned_items()

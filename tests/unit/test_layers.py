@@ -22,7 +22,7 @@ LAYERS = [
     "space _bitmap _ledger",
     "_node _writer _tree",
     "blockio blob treediff",
-    "log reaper catalog session parameters recovery transaction engine",
+    "log reaper catalog session parameters recovery version transaction commit engine",
     "kv fs volume diff stream check usage",
     "store",
     "__init__",

@@ -14,9 +14,11 @@ TEXT = (Path(__file__).parents[2] / "docs" / "library.md").read_text()
 QUOTED = " ".join(re.findall(r"`([^`\n]+)`", TEXT))
 
 INTERNAL = {
-    "Store": "abandon begin change_size commit end load make make_object open_change open_view "
-    "own_blocks pinned size_of still tree_of view_root",
-    "Transaction": "note_size prepare_space resize tree",
+    "Store": "abandon begin catalog_tree change_size durable_txid end failure load make "
+    "make_object open_change open_view own_blocks pinned pinned_version size_of space_tree still "
+    "tree_of view_root",
+    "Transaction": "changed changed_otherwise changed_trees note_size prepare_space resize "
+    "store_trees tree",
     "KV": "",
     "FS": "reading writing",
     "Volume": "",

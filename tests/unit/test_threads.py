@@ -200,6 +200,7 @@ def test_iterating_over_a_live_dataset_shows_one_version(store: cowfs.Store) -> 
 def test_closing_the_store_ends_all_use_of_it(tmp_path: Path) -> None:
     store = cowfs.open(tmp_path / "c.cow", "n")
     store.create("a").update((b"%d" % n, noise(500, n)) for n in range(200))
+    store.snapshot("a@stored")
     view = store.at("a")
     live = store["a"]
     store.close()

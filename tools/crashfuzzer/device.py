@@ -107,6 +107,9 @@ class RecordingDevice:
         self.blocks_read += -(-length // 4096)
         return self.image.read(offset, length)
 
+    def sparse(self, offset: int, length: int) -> bool:
+        return False
+
     def resize(self, size: int) -> None:
         self._change(Resize(size))
 

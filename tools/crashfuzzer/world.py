@@ -31,6 +31,7 @@ class World:
     """Half of it may be dirty: larger transactions spill."""
     one_flush_limit: int = 100 * KIB
     log_records: int = 6
+    unstored_records: int = 3
     reap_blocks: int = 5
     min_image_blocks: int = 300
     seed: int = 0
@@ -47,6 +48,7 @@ class World:
             cache=chance.choice((64 * KIB, 64 * KIB, 1024 * KIB)),
             one_flush_limit=chance.choice((40 * KIB, 150 * KIB, 4096 * KIB)),
             log_records=chance.choice((3, 6, 12)),
+            unstored_records=chance.choice((2, 5, 100)),
             reap_blocks=chance.choice((3, 10)),
             seed=seed,
         )
@@ -61,6 +63,7 @@ class World:
                 MIN_CACHE=self.cache,
                 ONE_FLUSH_LIMIT=self.one_flush_limit,
                 LOG_RECORDS=self.log_records,
+                UNSTORED_RECORDS=self.unstored_records,
                 REAP_BLOCKS=self.reap_blocks,
                 MIN_IMAGE_BLOCKS=self.min_image_blocks,
             ),

@@ -1,0 +1,398 @@
+"""The commit protocol: how transactions reach the device, and when freed blocks may be used again.
+
+A commit is one record at the end of the log. It says what the transaction did in one of two ways:
+
+- as *operations* (puts and deletes), in the record and a few blocks behind it. The trees stay in
+  memory. This is what a small commit is: one write, one flush.
+- by its *trees*: everything that memory holds and the device does not is stored, these operations
+  of before as well, and the record names the new root of the catalog and what became of space. So
+  it goes with all that is no put or delete, and now and then, to bound memory and the log.
+
+The steps of each stand in `Committer.commit_operations` and `Committer.commit_trees`. A commit is
+visible once its record is written, and acknowledged after a flush, which one thread makes for all
+that wait (`make_durable`). A failed flush is final: nobody can tell what it left on the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from . import limits
+from ._ledger import Ledger
+from ._tree import Tree
+from .blob import write_value
+from .blockio import BlockIO
+from .codec import compress_lz4
+from .errors import FailedError
+from .format import (
+    CHECKSUM_SIZE,
+    FLAG_CHECKPOINT,
+    FLAG_FLUSHED,
+    FLAG_OPERATIONS,
+    NO_REF,
+    CommitRecord,
+    Delta,
+    Run,
+    group_key,
+)
+from .log import Log, write_superblock
+from .space import pack_runs
+from .version import Version, Versions
+
+if TYPE_CHECKING:
+    from .transaction import Transaction
+
+_log = logging.getLogger("cowfs")
+
+_RECORD_REST = 1024
+"""Bytes of a record's block that are left to other things than operations."""
+_INLINE_DELTA = 2048
+_OVERFLOW_EXTENT = 64 * limits.KIB
+_MANY_COUNTS = 20_000
+"""Changed counts beyond which a checkpoint is smaller than a delta."""
+
+
+class Committer:
+    """Takes transactions to the device, one after the other. Owns the log and the space tree."""
+
+    def __init__(
+        self, io: BlockIO, log: Log, versions: Versions, space_tree: Tree, dirty_limit: int
+    ) -> None:
+        self.io = io
+        self.log = log
+        self.versions = versions
+        self.space_tree = space_tree
+        self.dirty_limit = dirty_limit
+        """Bytes of dirty nodes beyond which they are stored."""
+        self.durable_txid = log.txid
+        self.failure: BaseException | None = None
+        self.unstored: Ledger | None = None
+        """What the operations since trees were stored last do to counts and free space."""
+        self._unstored_records = 0
+        self._unstored_count = 0
+        self._unstored_bytes = 0
+        self._opening = secrets.randbits(16)
+        self._flushing = threading.Lock()
+        io.writer.adopt(log.next_block)
+
+    def begin(self) -> int:
+        """Number of the transaction that begins. The caller sees to it that it is the only one."""
+        self.check_sound()
+        self.io.broken = None
+        self.io.space.begin()
+        self.release_freed()
+        txid = self.log.txid + 1
+        self.io.writer.begin(txid)
+        return txid
+
+    def new_ledger(self, txid: int) -> Ledger:
+        """For what transaction `txid` does, on top of what was done and is not stored."""
+        ledger = Ledger(
+            txid, self.durable_txid, self.io.space.shared, self.io.block_size, self.unstored
+        )
+        ledger.compress = compress_lz4 if self.io.encoder.kind else None
+        ledger.keep_old = self.versions.read
+        return ledger
+
+    def shared_counts(self) -> Mapping[int, int]:
+        """Counts of two and more, as the newest version has them."""
+        if self.unstored is None or not self.unstored.counts:
+            return self.io.space.shared
+        counts = {**self.io.space.shared, **self.unstored.counts}
+        return {block: count for block, count in counts.items() if count > 1}
+
+    def adopt(self, ledger: Ledger, packed: list[bytes]) -> None:
+        """Continue after opening an image whose log holds operations, which were done again."""
+        self.unstored = ledger
+        self._unstored_records = len(packed)
+        self._unstored_count = ledger.operations.count
+        self._unstored_bytes = sum(map(len, packed))
+
+    def commit(self, tx: Transaction) -> int:
+        """Make a transaction the newest version; its number, or that of the version before, where
+        there was nothing to commit. It is durable after `make_durable`."""
+        if tx.changed:
+            if self._fits_operations(tx):
+                self.commit_operations(tx)
+            else:
+                self.commit_trees(tx)
+        return self.log.txid
+
+    # --- as operations --------------------------------------------------------------------------
+
+    def _fits_operations(self, tx: Transaction) -> bool:
+        """Whether the log may take a transaction as operations."""
+        operations = tx.ledger.operations
+        return (
+            operations.whole
+            and not tx.ledger.dropped  # what goes as whole subtrees is to be given back soon
+            and not tx.changed_otherwise
+            and self.log.txid > 0
+            and not self.log.due
+            and not self._log_crowds()
+            and self._unstored_records < limits.UNSTORED_RECORDS
+            and self._unstored_count + operations.count <= limits.UNSTORED_OPERATIONS
+            and self._unstored_bytes + len(operations) <= limits.UNSTORED_BYTES
+            and self.io.cache.dirty.bytes <= self.dirty_limit
+            and self._can_be_stored()
+        )
+
+    def _can_be_stored(self) -> bool:
+        """Whether there is room to store the trees later, as there must be once this is real."""
+        space = self.io.space
+        if not space.limit:
+            return True
+        blocks = 2 * (self.io.cache.dirty.bytes // self.io.block_size) + 64
+        return space.free - space.reserve > blocks
+
+    def commit_operations(self, tx: Transaction) -> None:
+        """The small commit: the record, and what does not fit in it right behind."""
+        tx.prepare_space()
+        operations = tx.ledger.operations
+        packed, overflow = operations.packed(), []
+        if len(packed) > self.io.block_size - _RECORD_REST:
+            packed, overflow = b"", self._write_overflow(packed, limits.RECORD_SIZE)
+        record = self._record(tx, FLAG_OPERATIONS, packed, overflow)
+        data = self._proven(record, flush_first=False)
+        heads = {**self.versions.newest.heads, **tx.changed_trees()}
+        self._unstored_records += 1
+        self._unstored_count += operations.count
+        self._unstored_bytes += len(operations)
+        self._write(tx, record, data, heads, self.space_tree)
+
+    # --- by its trees ---------------------------------------------------------------------------
+
+    def commit_trees(self, tx: Transaction) -> None:
+        """The commit that stores everything."""
+        ledger, writer, log, space = tx.ledger, self.io.writer, self.log, self.io.space
+        tx.store_trees()
+        checkpoint = tx.checkpoint or log.due or log.txid == 0 or self._log_crowds()
+        if not (checkpoint or tx.catalog.tree.version or writer.written):
+            return
+        tx.prepare_space()
+        catalog_ref = tx.catalog.tree.flush(writer) or NO_REF
+        tx.note_size()
+
+        # 1. Now and then the whole space map is stored, and the log starts anew.
+        checkpoint = checkpoint or tx.large or len(ledger.counts) > _MANY_COUNTS
+        retired = pack_runs(log.blocks) if checkpoint else b""
+        space_tree, space_ref = self.space_tree, NO_REF
+        segments_before = freed_before = 0
+        counts = ledger.counts
+        changed: list[int] = []
+        try:
+            if checkpoint:
+                writer.finish_run()
+                ledger.reuse_own = False
+                segments_before, freed = len(writer.segments), ledger.freed_bytes()
+                freed_before, counts = len(freed), {}
+                changed = space.bitmap.clean()
+                space_tree = self._store_space(ledger, changed, [freed, retired])
+                space_ref = space_tree.ref or NO_REF
+            writer.close_segment()
+
+            # 2. What this transaction does to space goes into its commit record.
+            delta = Delta(
+                writer.segments[segments_before:], ledger.freed_bytes(freed_before), counts
+            ).pack()
+            overflow: list[bytes] = []
+            if len(delta) > _INLINE_DELTA:
+                delta, overflow = b"", self._write_overflow(delta, _OVERFLOW_EXTENT)
+            flags = FLAG_CHECKPOINT if checkpoint else 0
+            record = self._record(tx, flags, delta, overflow, catalog_ref, space_ref)
+
+            # 3. Blocks of a large transaction are flushed before the record that leads to them.
+            data = self._proven(record, flush_first=tx.large or checkpoint)
+        except BaseException:
+            space.bitmap.mark(changed)
+            raise
+        self._write(tx, record, data, {}, space_tree, retired)
+
+    def _store_space(self, ledger: Ledger, changed: list[int], freed: list[bytes]) -> Tree:
+        """Store the space map as it is without what this writes; the new space tree."""
+        tree = self.space_tree.fork(ledger)
+        freed = [*freed, ledger.own_freed_bytes()]
+        groups = self.io.space.checkpoint_groups(changed, freed, ledger.counts)
+        for group, value in list(groups):
+            write_value(self.io, tree, group_key(group), value)
+        tree.delete_range(group_key(-(-self.io.space.total // limits.GROUP_BLOCKS)))
+        tree.flush(self.io.writer)
+        return tree.fork()
+
+    # --- what both have -------------------------------------------------------------------------
+
+    def _write_overflow(self, packed: bytes, size: int) -> list[bytes]:
+        """Pointers to extents with what does not fit in a record's block."""
+        step = min(size, self.io.record_size())
+        return self.io.write_extents([packed[i : i + step] for i in range(0, len(packed), step)])
+
+    def _record(
+        self,
+        tx: Transaction,
+        flags: int,
+        delta: bytes,
+        overflow: list[bytes],
+        catalog: bytes = NO_REF,
+        space: bytes = NO_REF,
+    ) -> CommitRecord:
+        return CommitRecord(
+            uuid=self.log.superblock.uuid,
+            txid=tx.txid,
+            previous=self.log.checksum,
+            next_block=self.io.writer.reserve_record(),
+            total_blocks=self.io.space.total,
+            durable_txid=self.durable_txid,
+            flags=flags,
+            catalog=catalog,
+            space=space,
+            overflow=overflow,
+            delta=delta,
+            opening=self._opening,
+        )
+
+    def _proven(self, record: CommitRecord, *, flush_first: bool) -> bytes:
+        """The record as it is written: it lists what was written with it, with checksums, or all of
+        that is flushed before."""
+        writer = self.io.writer
+        if not flush_first:
+            writer.seal()
+            record.runs = [Run._make(run) for run in writer.runs]
+            data = record.pack(self.io.block_size)
+            if data is not None:
+                return data
+        writer.drain()
+        self._flush("nothing of this transaction was kept")
+        record.runs, record.durable_txid = [], self.log.txid
+        record.flags |= FLAG_FLUSHED
+        data = record.pack(self.io.block_size)
+        if data is None:
+            raise AssertionError("a commit record that does not fit its block")
+        return data
+
+    def _write(
+        self,
+        tx: Transaction,
+        record: CommitRecord,
+        data: bytes,
+        heads: Mapping[int, Tree],
+        space_tree: Tree,
+        retired: bytes = b"",
+    ) -> None:
+        """Write the record, which makes it real, and make it visible. Should anything go wrong from
+        here on, nobody can tell what reached the device, and the store takes no more writes until
+        it is opened anew."""
+        block = self.io.writer.record_block
+        try:
+            self.io.writer.write_record(data)
+            self._publish(tx, record, heads, space_tree, data[-CHECKSUM_SIZE:])
+            if record.flags & FLAG_CHECKPOINT:
+                self.make_durable(tx.txid)
+                self._write_superblock(record, block, retired)
+            self.log.note_record(block, record.overflow)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _publish(
+        self,
+        tx: Transaction,
+        record: CommitRecord,
+        heads: Mapping[int, Tree],
+        space_tree: Tree,
+        digest: bytes,
+    ) -> None:
+        """Make a commit the newest version. What it freed waits until nobody needs it."""
+        ledger, log, space, versions = tx.ledger, self.log, self.io.space, self.versions
+        with versions.lock:
+            if not record.flags & FLAG_OPERATIONS:
+                space.apply_counts(ledger.counts)
+                newest = min(versions.newest_read_txid(), ledger.durable)
+                space.defer(
+                    tx.txid,
+                    unseen=ledger.freed_between(newest, ledger.durable) + ledger.own_freed_bytes(),
+                    seen=ledger.freed_between(0, newest),
+                    young=ledger.freed_between(ledger.durable, tx.txid),
+                )
+                self.unstored = None
+                self._unstored_records = self._unstored_count = self._unstored_bytes = 0
+                catalog = tx.catalog.tree.fork()
+            else:
+                catalog = versions.newest.catalog
+                if self.unstored is None:
+                    self.unstored = ledger
+                else:
+                    self.unstored.gather(ledger)
+            self.space_tree = space_tree
+            log.txid = tx.txid
+            log.checksum = digest
+            log.next_block = record.next_block
+            versions.newest = Version(tx.txid, catalog, heads, record.durable_txid)
+
+    def _log_crowds(self) -> bool:
+        """Whether the log takes too much of an image of limited size."""
+        return 0 < self.io.space.reserve < 8 * self.log.length_bytes // self.io.block_size
+
+    def _write_superblock(self, record: CommitRecord, block: int, retired: bytes) -> None:
+        """Lead openers to the checkpoint just made; only then the old log is free."""
+        superblock = replace(
+            self.log.superblock,
+            txid=record.txid,
+            sequence=self.log.superblock.sequence + 1,
+            durable_txid=record.txid,
+            record_block=block,
+            total_blocks=self.io.space.total,
+            record_previous=record.previous,
+        )
+        try:
+            write_superblock(self.io.device, superblock)
+            self.io.device.flush()
+        except Exception as error:
+            # The commit itself is durable: the log leads to it from the checkpoint before.
+            self.failure = error
+            _log.error("%s: writing the superblock failed: %s", self.io.device.name, error)
+            return
+        self.log.restart(superblock)
+        self.log.proven_txid = record.txid
+        self.io.space.defer(record.txid, retired)
+
+    # --- durability -----------------------------------------------------------------------------
+
+    def make_durable(self, txid: int) -> None:
+        """Return when version `txid` is durable. One flush is for all who wait."""
+        if self.durable_txid >= txid:
+            return
+        with self._flushing:
+            if self.durable_txid >= txid:
+                return
+            self.check_sound()
+            newest = self.versions.newest
+            self._flush("whether this transaction was kept will be seen then")
+            self.durable_txid = newest.txid
+            self.log.proven_txid = max(self.log.proven_txid, newest.flushed_txid)
+
+    def _flush(self, consequence: str) -> None:
+        try:
+            self.io.device.flush()
+        except Exception as error:
+            self.failure = error
+            raise FailedError(
+                f"{self.io.device.name}: a flush failed ({error}); the store takes no more writes: "
+                f"open it anew; {consequence}"
+            ) from error
+
+    def check_sound(self) -> None:
+        """FailedError where an earlier write or flush failed."""
+        if self.failure is not None:
+            raise FailedError(
+                f"{self.io.device.name}: an earlier write or flush failed ({self.failure}); what "
+                "was committed before is safe, but the store takes no more writes: open it anew"
+            )
+
+    def release_freed(self) -> None:
+        """Let go of what nobody can need any more: no reader, and no opening after a crash."""
+        self.io.space.release(self.durable_txid, self.log.proven_txid, self.versions.oldest_txid())

@@ -1,0 +1,85 @@
+"""What readers open: one moment of a store each, and who has which one open.
+
+A version is never changed; a commit puts another in its place. A reader notes which one it has in
+the same short critical section, so that the writer knows what must stay in place for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ._tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """All datasets and snapshots as one transaction left them."""
+
+    txid: int
+    catalog: Tree
+    heads: Mapping[int, Tree]
+    """Trees, by the ids of their datasets, that are newer than the catalog says: what operations in
+    the log made of them is in memory only."""
+    flushed_txid: int
+    """The newest transaction that its commit record says was flushed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An open view: it keeps the blocks of its version from being used again."""
+
+    name: str
+    txid: int
+    since: float
+    """Seconds since the epoch."""
+
+
+class Versions:
+    """The newest version, and the readers of all that are still open."""
+
+    def __init__(self, first: Version) -> None:
+        self.newest = first
+        self.lock = threading.Lock()
+        """Held while a reader opens, or a version becomes the newest: both in a few steps."""
+        self._readers: dict[int, Reader] = {}
+        self._number = 0
+
+    def open(self, name: str) -> tuple[Version, Callable[[], None]]:
+        """The newest version, kept in place until the function that comes with it is called."""
+        with self.lock:
+            version = self.newest
+            number = self._number = self._number + 1
+            self._readers[number] = Reader(name, version.txid, time.time())
+        return version, lambda: self._close(number)
+
+    def readers(self) -> list[Reader]:
+        """Open views, oldest first."""
+        readers = list(self._readers.values())
+        return sorted(readers, key=lambda reader: (reader.txid, reader.since))
+
+    def oldest_txid(self) -> int:
+        """Of the oldest version that is open, or the newest there is."""
+        if not self._readers:
+            return self.newest.txid
+        return min(reader.txid for reader in list(self._readers.values()))
+
+    def newest_read_txid(self) -> int:
+        """The newest version that a reader has open; 0 where there is none."""
+        if not self._readers:
+            return 0
+        return max(reader.txid for reader in list(self._readers.values()))
+
+    @property
+    def read(self) -> bool:
+        """Whether there are readers."""
+        return bool(self._readers)
+
+    def forget_readers(self) -> None:
+        """Keep nothing in place any more, as nobody reads once the store is closed."""
+        self._readers.clear()
+
+    def _close(self, number: int) -> None:
+        self._readers.pop(number, None)
