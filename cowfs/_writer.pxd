@@ -25,6 +25,7 @@ cdef class BlockWriter:
     cdef public uint64_t written
     cdef public bint proving
     cdef public bint bulk
+    cdef public bint logging
     cdef int incompressible
     cdef int skip
 

@@ -17,6 +17,7 @@ class BlockWriter:
     written: int
     proving: bool
     bulk: bool
+    logging: bool
     def __init__(
         self,
         device: Device,

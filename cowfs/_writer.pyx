@@ -42,6 +42,7 @@ cdef class BlockWriter:
         self.sealed = 0
         self.proving = True
         self.bulk = False
+        self.logging = False
         self.segments = []
         self.runs = []
         self.fill = self.block_size
@@ -85,7 +86,7 @@ cdef class BlockWriter:
         if self.cursor + blocks <= self.end:
             return
         self.finish_run()
-        start, length = self.space.take_run(blocks, self.written)
+        start, length = self.space.take_run(blocks, self.written, log=self.logging)
         self.cursor = self.segment = self.buffered = start
         self.end = start + length
 

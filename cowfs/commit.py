@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -153,6 +153,7 @@ class Committer:
     def commit_operations(self, tx: Transaction) -> None:
         """The small commit: the record, and what does not fit in it right behind."""
         tx.prepare_space()
+        self.io.writer.logging = True
         operations = tx.ledger.operations
         packed, overflow = operations.packed(), []
         if len(packed) > self.io.block_size - _RECORD_REST:
@@ -180,7 +181,7 @@ class Committer:
 
         # 1. Now and then the whole space map is stored, and the log starts anew.
         checkpoint = checkpoint or tx.large or len(ledger.counts) > _MANY_COUNTS
-        retired = pack_runs(log.blocks) if checkpoint else b""
+        retired = list(log.blocks) if checkpoint else []
         space_tree, space_ref = self.space_tree, NO_REF
         segments_before = freed_before = 0
         counts = ledger.counts
@@ -192,7 +193,7 @@ class Committer:
                 segments_before, freed = len(writer.segments), ledger.freed_bytes()
                 freed_before, counts = len(freed), {}
                 changed = space.bitmap.clean()
-                space_tree = self._store_space(ledger, changed, [freed, retired])
+                space_tree = self._store_space(ledger, changed, [freed, pack_runs(retired)])
                 space_ref = space_tree.ref or NO_REF
             writer.close_segment()
 
@@ -281,7 +282,7 @@ class Committer:
         data: bytes,
         heads: Mapping[int, Tree],
         space_tree: Tree,
-        retired: bytes = b"",
+        retired: Iterable[tuple[int, int]] = (),
     ) -> None:
         """Write the record, which makes it real, and make it visible. Should anything go wrong from
         here on, nobody can tell what reached the device, and the store takes no more writes until
@@ -320,9 +321,9 @@ class Committer:
                 )
                 self.unstored = None
                 self._unstored_records = self._unstored_count = self._unstored_bytes = 0
-                catalog = tx.catalog.tree.fork()
+                catalog, roots = tx.catalog.tree.fork(), {}
             else:
-                catalog = versions.newest.catalog
+                catalog, roots = versions.newest.catalog, versions.newest.roots
                 if self.unstored is None:
                     self.unstored = ledger
                 else:
@@ -331,13 +332,15 @@ class Committer:
             log.txid = tx.txid
             log.checksum = digest
             log.next_block = record.next_block
-            versions.newest = Version(tx.txid, catalog, heads, record.durable_txid)
+            versions.newest = Version(tx.txid, catalog, heads, record.durable_txid, roots)
 
     def _log_crowds(self) -> bool:
         """Whether the log takes too much of an image of limited size."""
         return 0 < self.io.space.reserve < 8 * self.log.length_bytes // self.io.block_size
 
-    def _write_superblock(self, record: CommitRecord, block: int, retired: bytes) -> None:
+    def _write_superblock(
+        self, record: CommitRecord, block: int, retired: Iterable[tuple[int, int]]
+    ) -> None:
         """Lead openers to the checkpoint just made; only then the old log is free."""
         superblock = replace(
             self.log.superblock,
@@ -358,7 +361,7 @@ class Committer:
             return
         self.log.restart(superblock)
         self.log.proven_txid = record.txid
-        self.io.space.defer(record.txid, retired)
+        self.io.space.retire(record.txid, retired)
 
     # --- durability -----------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class Engine(ABC):
         encoder = Encoder(superblock.compression, superblock.block_size)
         self.io = BlockIO(device, space, Cache(cache_size), encoder, superblock.node_size)
         catalog = self._tree(CATALOG_OWNER, catalog_ref, "(catalog)")
-        self.versions = Versions(Version(log.txid, catalog, {}, log.proven_txid))
+        self.versions = Versions(Version(log.txid, catalog, {}, log.proven_txid, {}))
         space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
         dirty_limit = max(limits.MIN_CACHE // 2, cache_size // 2)
         self.committer = Committer(self.io, log, self.versions, space_tree, dirty_limit)
@@ -142,7 +142,7 @@ class Engine(ABC):
         self._check_open()
         version, close = self.versions.open(name)
         try:
-            root = Catalog(version.catalog.fork()).resolve(name)
+            root = version.resolve(name)
             head = version.heads.get(root.dataset) if "@" not in name else None
             tree = head.fork(None, name) if head is not None else self.tree_of(root, name)
         except BaseException:
@@ -301,6 +301,7 @@ class Engine(ABC):
             try:
                 with self.transaction() as tx:
                     self.io.writer.finish_run()
+                    self.io.space.release_log()
                     self.io.space.shrink()
                     tx.checkpoint = True
             except OutOfSpaceError as error:
@@ -312,6 +313,7 @@ class Engine(ABC):
             if self.device.size() > size:
                 self.device.resize(size)
         self.committer.release_freed()
+        self.io.space.release_log()
         if self.punch:
             for start, length in self.io.space.long_free_runs():
                 self.device.discard(start * self.io.block_size, length * self.io.block_size)

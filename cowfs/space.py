@@ -7,7 +7,8 @@ was written before it opened: what came later waits in `unseen`, the rest in `se
 reader that is left open holds on to its own version and to nothing more. Blocks that were freed
 before the transaction that wrote them was flushed wait in `young` for longer: after a crash, that
 transaction proves itself by what it wrote, so these bytes must stay until something durable says
-that it needs no proof.
+that it needs no proof. Blocks of the old log wait in `retired`, and are then kept for the next one
+(`log_runs`): they lie in long runs, and the host has allocated them.
 
 On the device the map is a checkpoint (the space tree: one item for each group) and the deltas in
 the commit records since. `checkpoint_groups` gives the map as it will be once everything that is
@@ -40,7 +41,7 @@ _WRITE_AHEAD_LIMIT = 1 << 20
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
-_FULL = 0.66
+_FULL = 0.6
 _SLACK = 2048
 """A growing image grows, rather than fill small gaps, while more of it than this part is in use,
 but for some blocks that make small images quick."""
@@ -62,6 +63,9 @@ class Space:
         self.unseen: deque[tuple[int, bytes]] = deque()
         self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
+        self.retired: deque[tuple[int, bytes]] = deque()
+        self.log_runs: list[tuple[int, int]] = []
+        """(first block, blocks) of what is free, and kept for the log; set in the bitmap."""
         self.pending_blocks = 0
         self.purpose = NORMAL
         self.refused = False
@@ -106,12 +110,27 @@ class Space:
 
     # --- handing out ----------------------------------------------------------------------------
 
-    def take_run(self, minimum: int, written: int) -> tuple[int, int]:
+    def take_run(self, minimum: int, written: int, *, log: bool = False) -> tuple[int, int]:
         """(first block, blocks) of a free run of at least `minimum` blocks, now in use.
 
-        Runs are as long as what the transaction has `written` (in bytes) so far suggests. Raises
-        OutOfSpaceError.
+        Runs are as long as what the transaction has `written` (in bytes) so far suggests, or long
+        where the `log` goes on in them for many commits. Raises OutOfSpaceError.
         """
+        while log and self.log_runs:
+            start, length = self.log_runs.pop()
+            if length >= minimum:
+                return start, length
+            self.give_back(start, length)
+        try:
+            return self._take_free(minimum, written, log)
+        except OutOfSpaceError:
+            if not self.log_runs:
+                raise
+        self.release_log()
+        self.refused = False
+        return self._take_free(minimum, written, log)
+
+    def _take_free(self, minimum: int, written: int, log: bool) -> tuple[int, int]:
         wanted = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             floor = (self.reserve, self.reserve // 2, 0)[self.purpose]
@@ -119,11 +138,10 @@ class Space:
             if spare < minimum or (self.purpose == NORMAL and not self._leaves_runs(minimum)):
                 raise self._full()
             wanted = min(wanted, spare)
-        goal = max(minimum, min(self._longest, wanted))
+        goal = max(minimum, min(_SMALL_RUN if log else self._longest, wanted))
         start, length = self.bitmap.search(self._near, goal)
-        if not length and (
-            self.used - self.pending_blocks - self.freeing > _FULL * (self.total - _SLACK)
-        ):
+        live = self.used - self.pending_blocks - self.freeing
+        if not length and (log or live > _FULL * (self.total - _SLACK)):
             with contextlib.suppress(OutOfSpaceError):  # of the host; smaller runs may do
                 start, length = self._grow(goal, written)
         while not length and goal > minimum:
@@ -214,9 +232,33 @@ class Space:
                 queue.append((txid, freed))
                 self.pending_blocks += packed_blocks(freed)
 
+    def retire(self, txid: int, blocks: Iterable[tuple[int, int]]) -> None:
+        """Blocks of the log before the checkpoint that transaction `txid` made."""
+        packed = pack_runs(_joined(blocks))
+        self.retired.append((txid, packed))
+        self.pending_blocks += packed_blocks(packed)
+
+    def release_log(self) -> None:
+        """Keep nothing for the log."""
+        for start, length in self.log_runs:
+            self.give_back(start, length)
+        self.log_runs = []
+
+    def _keep_for_log(self, durable: int) -> None:
+        while self.retired and self.retired[0][0] <= durable:
+            _, packed = self.retired.popleft()
+            self.pending_blocks -= packed_blocks(packed)
+            for start, length in packed_runs(packed):
+                kept = sum(length for _, length in self.log_runs)
+                if length >= _SMALL_RUN // 4 and kept < limits.LOG_BYTES // self.block_size:
+                    self.log_runs.append((start, length))
+                else:
+                    self.give_back(start, length)
+
     def release(self, durable: int, proven: int, oldest: int) -> None:
         """Make reusable what transactions up to `durable` freed (`proven` for what is young),
         unless a reader older than that may see it: `oldest` is the oldest reader's version."""
+        self._keep_for_log(durable)
         for queue, limit in (
             (self.unseen, durable),
             (self.seen, min(durable, oldest)),
@@ -235,10 +277,11 @@ class Space:
         return settled
 
     def waiting(self) -> Iterator[bytes]:
-        """What is free for good and not reusable yet."""
-        for queue in (self.unseen, self.seen, self.young):
+        """What is free for good and not reusable yet, or not for everything."""
+        for queue in (self.unseen, self.seen, self.young, self.retired):
             for _, freed in queue:
                 yield freed
+        yield pack_runs(self.log_runs)
 
     # --- giving back to the host ----------------------------------------------------------------
 
@@ -311,6 +354,19 @@ class Space:
     def recount(self) -> None:
         """Settle `used` after loading."""
         self.used = self.bitmap.count(0, self.total)
+
+
+def _joined(runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Runs that follow each other as one, in order."""
+    start = end = 0
+    for first, blocks in sorted(runs):
+        if first != end:
+            if end > start:
+                yield start, end - start
+            start = first
+        end = first + blocks
+    if end > start:
+        yield start, end - start
 
 
 def packed_runs(packed: bytes) -> Iterator[tuple[int, int]]:

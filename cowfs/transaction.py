@@ -300,7 +300,8 @@ class Transaction:
 
     def _open_root(self, name: str) -> tuple[Root, Tree]:
         self._check()
-        root = self.catalog.dataset(name)
+        unchanged = not self.catalog.tree.version
+        root = self._base.dataset(name) if unchanged else self.catalog.dataset(name)
         found = self._open.get(root.dataset)
         if found is None:
             head = self._base.heads.get(root.dataset)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ._tree import Tree
+from .catalog import Catalog, Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,21 @@ class Version:
     the log made of them is in memory only."""
     flushed_txid: int
     """The newest transaction that its commit record says was flushed before."""
+    roots: dict[str, Root]
+    """Datasets by name, as far as they were looked up; versions with one catalog share it."""
+
+    def dataset(self, name: str) -> Root:
+        """The head of a dataset. Raises NotFoundError."""
+        root = self.roots.get(name)
+        if root is None:
+            root = self.roots[name] = Catalog(self.catalog.fork()).dataset(name)
+        return root
+
+    def resolve(self, name: str) -> Root:
+        """A head or a snapshot by its full name. Raises NotFoundError."""
+        if isinstance(name, str) and "@" not in name:
+            return self.dataset(name)
+        return Catalog(self.catalog.fork()).resolve(name)
 
 
 @dataclass(frozen=True, slots=True)
