@@ -30,6 +30,8 @@ from .format import (
     unproven_next_block,
 )
 
+_LONGEST = 64 * limits.LOG_RECORDS
+"""Records after which a chain is none: checkpoints keep it far shorter."""
 _NEARBY = 256
 """Blocks behind a record that does not verify where the next one is looked for."""
 
@@ -123,7 +125,10 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
     chain: list[tuple[int, CommitRecord, bytes]] = []
     block, previous, txid = superblock.record_block, superblock.record_previous, superblock.txid
     seen: set[int] = set()
-    while block and block not in seen:
+    image_blocks = device.size() // block_size
+    while 0 < block < image_blocks and block not in seen:
+        if len(chain) == _LONGEST:
+            raise CorruptionError("", block, f"a log of more than {_LONGEST} records")
         seen.add(block)
         data = device.read(block * block_size, block_size)
         record = unpack_record(data) if len(data) == block_size else None
@@ -227,7 +232,11 @@ def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:
     """Whether all that a transaction wrote is on the device."""
     if record.flags & FLAG_FLUSHED:
         return True
+    if block_size * sum(run.blocks for run in record.runs) > 2 * limits.ONE_FLUSH_LIMIT:
+        return False  # so many are flushed first
     for run in record.runs:
+        if run.block > limits.MAX_NUMBER // block_size:
+            return False
         data = device.read(run.block * block_size, run.blocks * block_size)
         if len(data) != run.blocks * block_size or checksum(data) != run.checksum:
             return False
