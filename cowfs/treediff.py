@@ -61,9 +61,8 @@ class _Side:
         first, last = items[min(subtree, len(items) - 1)][0], items[-1][0]
         # What is sound is walked once: keys go up, whoever refers to a node from how many places.
         if (first and first < bound) or (self._stack and last >= self._stack[-1][0]):
-            raise CorruptionError(
-                self._label, unpack_pointer(ref).block, "keys outside its parent's bounds"
-            )
+            block = root.block if isinstance(root, Node) else unpack_pointer(root).block
+            raise CorruptionError(self._label, block, "keys outside its parent's bounds")
         self._stack.extend(
             (key or bound, kind, value, subtree) for key, kind, value in reversed(items)
         )

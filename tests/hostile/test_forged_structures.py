@@ -77,9 +77,9 @@ def test_a_node_that_is_referred_to_without_end_ends_every_walk(
         assert not store.check().ok
         assert not store.scrub().ok
         with store.at("keys") as view:
-            for walk in (lambda: list(view.items()), lambda: list(view.keys(reverse=True))):
+            for reverse in (False, True):
                 with pytest.raises(cowfs.CorruptionError, match=r"bound|beyond"):
-                    walk()
+                    list(view.keys(reverse=reverse))
         for operation in (
             store.list,
             store.space,

@@ -16,6 +16,7 @@ from cowfs.catalog import CATALOG_OWNER, FIRST_DATASET
 from cowfs.codec import LZ4
 from cowfs.format import (
     DATA_LEVEL,
+    FLAG_OPERATIONS,
     NO_REF,
     POINTER_SIZE,
     REF_SIZE,
@@ -111,6 +112,16 @@ def record(forgery: Forgery, chance: random.Random) -> None:
     """A commit record."""
     at = chance.randrange(len(forgery.records))
     forgery.bodies[forgery.records[at][0]] = partial(_scribble_used, chance=chance)
+
+
+def operations(forgery: Forgery, chance: random.Random) -> None:
+    """What a record says that was done since trees were stored; where there is one."""
+    logged = [record for _, record in forgery.records if record.flags & FLAG_OPERATIONS]
+    if not logged:
+        record(forgery, chance)
+        return
+    found = chance.choice(logged)
+    found.delta = chance.choice((scribble, scribble, resize))(found.delta, chance)
 
 
 def superblock(forgery: Forgery, chance: random.Random) -> None:
@@ -305,6 +316,7 @@ KINDS: tuple[Damage, ...] = (
     extent_bytes,
     reference,
     record,
+    operations,
     superblock,
     values,
     keys,

@@ -38,6 +38,8 @@ def attack(seed: int) -> tuple[str, str]:
         path = Path(directory) / "hostile.cow"
         path.write_bytes(image)
         try:
-            return damage, judge(path, cut=damage.startswith(("record", "log_loop"))).kind
+            return damage, judge(
+                path, cut=damage.startswith(("record", "operations", "log_loop"))
+            ).kind
         except Wrong as wrong:
             raise Wrong(f"{damage}: {wrong}") from wrong

@@ -18,6 +18,7 @@ from cowfs.format import (
     CATALOG_META,
     CHECKSUM_SIZE,
     DATA_LEVEL,
+    FLAG_OPERATIONS,
     NO_REF,
     POINTER_SIZE,
     REF_SIZE,
@@ -149,8 +150,14 @@ class Forgery:
 
     @property
     def catalog(self) -> bytes:
-        """Reference of the newest catalog."""
-        return self.records[-1][1].catalog
+        """Reference of the newest catalog that is stored."""
+        return self.records[self._rooted][1].catalog
+
+    @property
+    def _rooted(self) -> int:
+        """Which record is the last that names trees; those behind it hold operations."""
+        with_trees = (not r.flags & FLAG_OPERATIONS for _, r in self.records)
+        return max(i for i, names_trees in enumerate(with_trees) if names_trees)
 
     @property
     def space(self) -> bytes:
@@ -220,7 +227,7 @@ class Forgery:
         """The image, with all hooks applied and every checksum right."""
         catalog, space = self._seal(self.catalog), self._seal(self.space)
         for i, (block, record) in enumerate(self.records):
-            last = i == len(self.records) - 1
+            last = i == self._rooted
             record = replace(
                 record,
                 space=space if record.space != NO_REF else NO_REF,
