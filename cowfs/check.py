@@ -158,8 +158,8 @@ class _Walk:
             return False
         if block in self.io.space.shared:
             self.proofs[block] = pointer[:POINTER_SIZE]
-        if fields.birth > self.engine.txid:
-            self.fault(label, block, f"is of transaction {fields.birth}, which is still to come")
+        if not 1 <= fields.birth <= self.engine.txid:
+            self.fault(label, block, f"is of transaction {fields.birth}, of {self.engine.txid}")
         blocks = fields.blocks(self.io.block_size)
         if block == 0 or block + blocks > self.reached.size:
             self.fault(label, block, "lies beyond the end of the image")

@@ -32,6 +32,8 @@ from .format import (
 
 _LONGEST = 64 * limits.LOG_RECORDS
 """Records after which a chain is none: checkpoints keep it far shorter."""
+_LONGEST_RUN = 2 * limits.MIB
+"""Bytes that no run written in one piece exceeds: the writer has a buffer for half of it."""
 _NEARBY = 256
 """Blocks behind a record that does not verify where the next one is looked for."""
 
@@ -232,10 +234,8 @@ def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:
     """Whether all that a transaction wrote is on the device."""
     if record.flags & FLAG_FLUSHED:
         return True
-    if block_size * sum(run.blocks for run in record.runs) > 2 * limits.ONE_FLUSH_LIMIT:
-        return False  # so many are flushed first
     for run in record.runs:
-        if run.block > limits.MAX_NUMBER // block_size:
+        if run.blocks * block_size > _LONGEST_RUN or run.block > limits.MAX_NUMBER // block_size:
             return False
         data = device.read(run.block * block_size, run.blocks * block_size)
         if len(data) != run.blocks * block_size or checksum(data) != run.checksum:
