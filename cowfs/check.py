@@ -81,7 +81,7 @@ class _Walk:
         self.report = Report()
         self.counts: dict[int, int] = {}
         self.proofs: dict[int, bytes] = {}
-        """The first pointer to each shared block: all are the same."""
+        """The first pointer to each shared block, with its summary: all are the same."""
         self.spans: dict[int, _Span] = {}
         """What lies below each shared node, to be held against all that refer to it."""
         self.reached = Bitmap(engine.io.space.total, limits.GROUP_BLOCKS)
@@ -153,11 +153,11 @@ class _Walk:
         seen = self.counts.get(block, 0)
         self.counts[block] = seen + 1
         if seen:
-            if self.proofs.get(block, pointer[:POINTER_SIZE]) != pointer[:POINTER_SIZE]:
+            if self.proofs.get(block, pointer) != pointer:
                 self.fault(label, block, "two pointers to it say different things")
             return False
         if block in self.io.space.shared:
-            self.proofs[block] = pointer[:POINTER_SIZE]
+            self.proofs[block] = pointer
         if not 1 <= fields.birth <= self.engine.txid:
             self.fault(label, block, f"is of transaction {fields.birth}, of {self.engine.txid}")
         blocks = fields.blocks(self.io.block_size)
