@@ -11,7 +11,7 @@ COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
 SCRIPTS := $(shell grep -lsE '^\#!.*python' tools/*)
 CHECKED := cowfs tests tools $(SCRIPTS)
 
-.PHONY: help venv demo test crashfuzz bench fixtures lint format clean
+.PHONY: help venv demo test crashfuzz flip forge fuzz sanitize bench fixtures lint format clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -41,6 +41,22 @@ test: $(BUILT) ## All tests
 
 crashfuzz: $(BUILT) ## More power cuts than `make test` has time for, for so long: MINUTES=10
 	@tools/crashfuzz --minutes $(MINUTES)
+
+flip: $(BUILT) ## Every byte of small images flipped, one at a time: half an hour on two cores
+	@tools/attack flip
+
+forge: $(BUILT) ## Forged images with checksums that are right, for so long: MINUTES=10
+	@tools/attack forge --minutes $(MINUTES)
+
+fuzz: $(BUILT) ## The parsers under atheris, for so long: MINUTES=10
+	@$(RUN) -c 'import atheris' 2>/dev/null || \
+		$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[fuzz]'
+	@mkdir -p build/fuzz
+	@PYTHONPATH=tools $(RUN) -m hostile.parse build/fuzz/corpus -max_len=8192 -timeout=10 \
+		-max_total_time=$$(($(MINUTES) * 60))
+
+sanitize: $(BUILT) ## The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/sanitize
 
 bench: $(BUILT) ## Rates of cowfs, LMDB and SQLite on a million keys
 	@tools/bench kv

@@ -27,6 +27,7 @@ from .errors import (
     NotFoundError,
     OutOfSpaceError,
     ReadOnlyError,
+    TooLargeError,
     UsageError,
 )
 from .fs import FS
@@ -64,6 +65,7 @@ __all__ = [
     "Report",
     "SpaceReport",
     "Store",
+    "TooLargeError",
     "Transaction",
     "UsageError",
     "Volume",

@@ -81,15 +81,22 @@ cdef class Bitmap:
         """Clear a range; how many of its bits were set."""
         return self.change(start, length, False)
 
-    def clear_packed(self, bytes packed):
-        """Clear ranges given as words `start << 16 | length`; how many bits were set."""
+    cdef Py_ssize_t change_packed(self, bytes packed, bint on):
         cdef Py_ssize_t i, total = 0
         cdef uint64_t word
         cdef const uint64_t* words = <const uint64_t*>PyBytes_AS_STRING(packed)
         for i in range(PyBytes_GET_SIZE(packed) // 8):
             word = words[i]
-            total += self.change(word >> 16, word & 0xFFFF, False)
+            total += self.change(word >> 16, word & 0xFFFF, on)
         return total
+
+    def set_packed(self, bytes packed):
+        """Set ranges given as words `start << 16 | length`; how many bits were clear."""
+        return self.change_packed(packed, True)
+
+    def clear_packed(self, bytes packed):
+        """Clear ranges given as words `start << 16 | length`; how many bits were set."""
+        return self.change_packed(packed, False)
 
     def test(self, Py_ssize_t at):
         """Whether a bit is set."""

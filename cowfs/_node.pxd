@@ -7,6 +7,7 @@ cdef enum:
     POINTER = 44
     REF = 72
     TREE_CELL = 84
+    MAX_DEPTH = 24
     KIND_INLINE = 0
     KIND_EXTENT = 1
     KIND_TREE = 2
@@ -63,7 +64,7 @@ cdef class Node(Entry):
     cdef bint find(self, const uint8_t* key, int klen, int* at) noexcept
     cdef int route(self, const uint8_t* key, int klen) noexcept
     cdef int build_heads(self) except -1
-    cdef object attach(self, bytes page)
+    cdef object attach(self, bytes page, uint64_t blocks, uint32_t block_size, uint32_t node_size)
     cdef Node copy(self, int capacity, uint64_t txid, Meter meter)
     cdef int used(self) noexcept
     cdef bint insert(self, int i, const uint8_t* key, int klen, int kind,
@@ -80,3 +81,7 @@ cdef class Node(Entry):
     cdef void summarize(self, uint64_t* out, uint32_t block_size)
 
 cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter)
+cdef bint sound_pointer(const uint8_t* pointer, int level, uint32_t most, uint64_t blocks,
+                        uint32_t block_size) noexcept
+cdef bint sound_ref(const uint8_t* ref, int level, uint32_t node_size, uint64_t blocks,
+                    uint32_t block_size) noexcept

@@ -8,8 +8,9 @@ the dirty node, the clean node and the block on the device (docs/format.md gives
 Invariants: a clean page is never written to; a dirty one is written to by the transaction that made
 it only (`birth`), and is frozen from its end on; storing a dirty node makes a clean one beside it
 (`packed`). `attach` is the only way from stored bytes to a node and proves every slot and cell to lie
-within the page, so that no other function here checks bounds; an evicted node keeps its pointer and
-is filled again by whoever walks over it next.
+within the page, so that no other function here checks bounds, and every pointer in it to be one that
+could have been written; an evicted node keeps its pointer and is filled again by whoever walks over
+it next.
 """
 
 cimport cython
@@ -19,8 +20,18 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 import sys
 
+from cowfs import limits
+
 if sys.byteorder != "little":
     raise ImportError("cowfs needs a little-endian machine")
+
+cdef enum:
+    DATA_LEVEL = 255
+
+cdef uint64_t MAX_ITEMS = <uint64_t>1 << 48
+"""More than any image holds; sums of so many stay within 64 bits."""
+cdef uint32_t MAX_RECORD = limits.RECORD_SIZE
+cdef uint64_t MAX_VALUE = limits.MAX_VALUE
 
 cdef int ENTRY_OVERHEAD = 400
 """Bytes of a cached node beside its page: the object, its heads and its place in the cache."""
@@ -50,6 +61,10 @@ cdef inline uint16_t u16(const uint8_t* at) noexcept:
     cdef uint16_t value
     memcpy(&value, at, 2)
     return value
+
+
+cdef inline void put16(uint8_t* at, uint16_t value) noexcept:
+    memcpy(at, &value, 2)
 
 
 cdef inline uint32_t u32(const uint8_t* at) noexcept:
@@ -278,13 +293,17 @@ cdef class Node(Entry):
             self.heads[i] = head_of(first + CELL_HEADER + prefix, klen - prefix)
         return 0
 
-    cdef object attach(self, bytes page):
-        """Take a stored page; None if it is sound, else what is wrong with it (nothing is taken)."""
+    cdef object attach(self, bytes page, uint64_t blocks, uint32_t block_size, uint32_t node_size):
+        """Take a stored page; None if it is sound, else what is wrong with it (nothing is taken).
+
+        `blocks` is how many the image has: what the page points to must lie within.
+        """
         cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
         cdef int size = <int>PyBytes_GET_SIZE(page)
         cdef int n, i, base, dist, klen, kind, vlen, before_len = 0
         cdef int64_t total
         cdef uint8_t* cell
+        cdef uint8_t* value
         cdef uint8_t* before = NULL
         if size < HEADER or u32(p) != NODE_MAGIC:
             return "not a node"
@@ -305,11 +324,13 @@ cdef class Node(Entry):
             vlen = u16(cell + 2)
             if CELL_HEADER + klen + vlen > dist or klen > MAX_KEY_LEN:
                 return f"item {i} runs over the end of the node"
+            value = cell + CELL_HEADER + klen
             if base:
                 if kind != KIND_INLINE or vlen != REF:
                     return f"item {i} is no child reference"
-            elif (klen == 0 or kind > KIND_TREE or (kind == KIND_EXTENT and vlen != POINTER)
-                    or (kind == KIND_TREE and vlen != TREE_CELL)):
+                if not sound_ref(value, self.level - 1, node_size, blocks, block_size):
+                    return f"item {i} refers to what cannot be a child"
+            elif klen == 0 or not sound_value(kind, value, vlen, node_size, blocks, block_size):
                 return f"item {i} is malformed"
             if i > base and compare(before, before_len, cell + CELL_HEADER, klen) >= 0:
                 return f"item {i} is out of order"
@@ -382,8 +403,8 @@ cdef class Node(Entry):
             self.compact()
         self.low -= need
         cell = self.p + self.low
-        (<uint16_t*>cell)[0] = <uint16_t>(klen | (kind << 14))
-        (<uint16_t*>cell)[1] = <uint16_t>vlen
+        put16(cell, <uint16_t>(klen | (kind << 14)))
+        put16(cell + 2, <uint16_t>vlen)
         memcpy(cell + CELL_HEADER, key, klen)
         memcpy(cell + CELL_HEADER + klen, value, vlen)
         slots = <uint16_t*>(self.p + HEADER)
@@ -414,7 +435,7 @@ cdef class Node(Entry):
         cdef int need
         cdef uint8_t key[MAX_KEY_LEN]
         if old == vlen:
-            (<uint16_t*>cell)[0] = <uint16_t>(klen | (kind << 14))
+            put16(cell, <uint16_t>(klen | (kind << 14)))
             memcpy(cell + CELL_HEADER + klen, value, vlen)
             return True
         need = CELL_HEADER + klen + vlen
@@ -427,8 +448,8 @@ cdef class Node(Entry):
         self.low -= need
         memcpy(self.p + self.low + CELL_HEADER, cell + CELL_HEADER, klen)
         cell = self.p + self.low
-        (<uint16_t*>cell)[0] = <uint16_t>(klen | (kind << 14))
-        (<uint16_t*>cell)[1] = <uint16_t>vlen
+        put16(cell, <uint16_t>(klen | (kind << 14)))
+        put16(cell + 2, <uint16_t>vlen)
         memcpy(cell + CELL_HEADER + klen, value, vlen)
         (<uint16_t*>(self.p + HEADER))[i] = <uint16_t>(self.size - self.low)
         self.garbage += CELL_HEADER + klen + old
@@ -606,6 +627,43 @@ cdef int lay_out(const uint8_t* source, int size, int n, int low, int garbage,
         memcpy(page + low, cell, length)
         slots[i] = <uint16_t>(capacity - low)
     return low
+
+
+cdef bint sound_pointer(const uint8_t* pointer, int level, uint32_t most, uint64_t blocks,
+                        uint32_t block_size) noexcept:
+    """Whether a pointer to at most `most` bytes, at this level, can have been written."""
+    cdef uint64_t block = u64(pointer)
+    cdef uint32_t stored = u32(pointer + 16), logical = u32(pointer + 20)
+    return (block != 0 and block < blocks and stored != 0 and stored <= logical <= most
+            and (stored - 1) // block_size < blocks - block and pointer[25] == level)
+
+
+cdef bint sound_ref(const uint8_t* ref, int level, uint32_t node_size, uint64_t blocks,
+                    uint32_t block_size) noexcept:
+    """Whether a reference to a node of this level can have been written."""
+    return (level <= MAX_DEPTH - 2 and u64(ref + POINTER) <= MAX_ITEMS
+            and sound_pointer(ref, level, node_size, blocks, block_size))
+
+
+cdef bint sound_value(int kind, const uint8_t* value, int vlen, uint32_t node_size,
+                      uint64_t blocks, uint32_t block_size) noexcept:
+    """Whether the value of an item of a leaf can have been written."""
+    cdef int i
+    cdef uint32_t record
+    if kind == KIND_INLINE:
+        return <uint32_t>vlen <= node_size // 4 - 128
+    if kind == KIND_EXTENT:
+        return vlen == POINTER and sound_pointer(
+            value, DATA_LEVEL, MAX_RECORD, blocks, block_size)
+    if kind != KIND_TREE or vlen != TREE_CELL or u64(value + REF) > MAX_VALUE:
+        return False
+    record = u32(value + REF + 8)
+    if record == 0 or record > MAX_RECORD:
+        return False
+    for i in range(REF):
+        if value[i]:
+            return sound_ref(value, value[25], node_size, blocks, block_size)
+    return True
 
 
 cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter):

@@ -26,8 +26,8 @@ from cowfs._ledger cimport (
     OPERATION_DELETE, OPERATION_PUT, OPERATION_RANGE, Ledger,
 )
 from cowfs._node cimport (
-    CELL_HEADER, HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_KEY_LEN, POINTER, REF, TREE_CELL,
-    Cache, Entry, Node, new_node,
+    CELL_HEADER, HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF,
+    Cache, Entry, Node, new_node, sound_ref,
 )
 from cowfs._writer cimport BlockWriter
 
@@ -38,7 +38,6 @@ EXTENT = KIND_EXTENT
 TREE = KIND_TREE
 
 cdef enum:
-    MAX_DEPTH = 24
     RELEASE = 0
     SWAP = 1
     FIRST_DATASET = 16
@@ -81,7 +80,8 @@ cdef inline int check_key(key) except -1:
 cdef class Tree:
     """One version of a tree: read by anyone, changed by the one writer that gave it a ledger.
 
-    `source.read(pointer, label)` gives the verified, decompressed bytes of a block.
+    `source.read(pointer, label)` gives the verified, decompressed bytes of a block, of which the
+    source has `total_blocks`, of `block_size` bytes.
     `resolve(kind, value)` gives the bytes of a large value; set by the layer that knows them.
     `pin` is whatever has to stay alive as long as this tree, or a scan of it, is in use.
     """
@@ -160,6 +160,10 @@ cdef class Tree:
     def __len__(self):
         if self.closed:
             raise ClosedError(f"{self.label}: this view or transaction has ended")
+        if self.root is not None and not self.root.dirty and self.stored_ref is not None:
+            if self.root.p == NULL:
+                self.load(self.root)
+            self.check_summary(self.root, <const uint8_t*><char*>self.stored_ref)
         return self.items
 
     @property
@@ -230,11 +234,30 @@ cdef class Tree:
         page = self.source.read(PyBytes_FromStringAndSize(<char*>pointer, POINTER), self.label)
         if node.p != NULL:
             return 0
-        problem = node.attach(page)
+        problem = node.attach(
+            page, self.source.total_blocks, self.source.block_size, self.node_size)
         if problem is not None:
             raise CorruptionError(self.label, node.block, problem)
+        if node is self.root and self.stored_ref is not None:
+            self.check_summary(node, <const uint8_t*><char*>self.stored_ref)
         self.cache.admit(node)
         return 0
+
+    cdef int check_summary(self, Node node, const uint8_t* ref) except -1:
+        """CorruptionError where a node is not what the reference to it says that it holds."""
+        cdef uint64_t found[4]
+        node.summarize(found, self.source.block_size)
+        if memcmp(found, ref + POINTER, 24) or found[3] != u32(ref + POINTER + 24):
+            node.drop()
+            raise CorruptionError(self.label, node.block, "holds something else than its parent says")
+        return 0
+
+    def check_ref(self, bytes ref):
+        """CorruptionError where this cannot be a reference to a node of this store."""
+        cdef const uint8_t* r = <const uint8_t*>PyBytes_AS_STRING(ref)
+        if PyBytes_GET_SIZE(ref) != REF or not sound_ref(
+                r, r[25], self.node_size, self.source.total_blocks, self.source.block_size):
+            raise CorruptionError(self.label, None, "a reference to what cannot be a node")
 
     cdef Node child(self, Node parent, int i):
         """Child `i`, loaded. The page of `parent` must be there; it may be gone afterwards."""
@@ -244,19 +267,21 @@ cdef class Tree:
         cdef const uint8_t* bound
         cdef uint8_t* first
         cdef int length
-        kid_or_none = parent.kids[i]
+        cdef bint proven = True
+        cdef list kids = parent.kids
+        kid_or_none = kids[i]
         if kid_or_none is None:
+            proven = False
             cell = parent.cell(i)
             kid = self.shell(cell + CELL_HEADER + (u16(cell) & 0x3FFF))
             if kid.level != parent.level - 1:
                 raise CorruptionError(
                     self.label, kid.block,
                     f"a node of level {kid.level} below one of level {parent.level}")
-            parent.kids[i] = kid
         else:
             kid = <Node>kid_or_none
         kid.referenced = True
-        if kid.p == NULL:
+        if kid.p == NULL or not proven:
             held = parent.page
             cell = parent.cell(i)
             bound = cell + CELL_HEADER
@@ -264,19 +289,21 @@ cdef class Tree:
             cell = NULL
             if i + 1 < parent.n:
                 cell = parent.cell(i + 1)
-            self.load(kid)
+            kids[i] = None
+            if kid.p == NULL:
+                self.load(kid)
+            self.check_summary(kid, bound + length)
             # Keys outside what the parent promises would be found by a scan and not by a search.
             first = kid.cell(1 if kid.level and kid.n > 1 else 0)
             if i and not (kid.level and kid.n == 1) and compare(
                     first + CELL_HEADER, u16(first) & 0x3FFF, bound, length) < 0:
-                kid.drop()
                 raise CorruptionError(self.label, kid.block, "a key below its parent's bound")
             first = kid.cell(kid.n - 1)
             if cell != NULL and not (kid.level and kid.n == 1) and compare(
                     first + CELL_HEADER, u16(first) & 0x3FFF,
                     cell + CELL_HEADER, u16(cell) & 0x3FFF) >= 0:
-                kid.drop()
                 raise CorruptionError(self.label, kid.block, "a key above its parent's bound")
+            kids[i] = kid
         return kid
 
     cdef Node leaf_of(self, const uint8_t* key, int klen):
@@ -914,10 +941,12 @@ cdef class Tree:
     cdef int reference(self, Node node, uint8_t* to, uint32_t block_size) except -1:
         """Pointer and summary of a stored node."""
         cdef uint64_t summary[4]
+        cdef uint32_t outside
         node.write_pointer(to)
         node.summarize(summary, block_size)
+        outside = <uint32_t>summary[3]
         memcpy(to + 44, summary, 24)
-        (<uint32_t*>(to + 68))[0] = <uint32_t>summary[3]
+        memcpy(to + 68, &outside, 4)
         return 0
 
 
@@ -931,7 +960,8 @@ def node_items(source, int node_size, bytes ref, str label):
     node.set_pointer(<const uint8_t*><char*>ref)
     if node.level > MAX_DEPTH - 2 or node.logical > <uint32_t>node_size:
         raise CorruptionError(label, node.block, "not a pointer to a node")
-    problem = node.attach(source.read(ref, label))
+    problem = node.attach(
+        source.read(ref, label), source.total_blocks, source.block_size, node_size)
     if problem is not None:
         raise CorruptionError(label, node.block, problem)
     return node.level, cells_of(node)
@@ -999,6 +1029,7 @@ cdef class Cursor:
         self.version = tree.version
         self.path = []
         self.page = None
+        self.p = NULL
         self.at = self.limit = 0
         self.ended = node is None
         if node is None:
@@ -1065,6 +1096,8 @@ cdef class Cursor:
         cdef Tree tree = self.tree
         cdef int depth = <int>len(self.path)
         cdef Node node
+        cdef uint8_t* cell
+        cdef bytes bound
         if self.ended:
             return False
         while depth:
@@ -1080,6 +1113,10 @@ cdef class Cursor:
                 self.slot[depth] += 1
             del self.path[depth + 1:]
             tree.keep_budget()
+            if node.p == NULL:
+                tree.load(node)
+            cell = node.cell(self.slot[depth] + self.reverse)
+            bound = PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER, u16(cell) & 0x3FFF)
             while node.level:
                 if node.p == NULL:
                     tree.load(node)
@@ -1088,10 +1125,29 @@ cdef class Cursor:
                 if node.level:
                     self.path.append(node)
                     self.slot[depth] = node.n - 1 if self.reverse else 0
+            # Both leaves keep to what parts them, however far above them that is.
+            if self.reverse:
+                self.check_bound(self.p, self.size, 0, bound, False)
+                self.check_bound(node.p, node.size, node.n - 1, bound, True)
+            else:
+                self.check_bound(self.p, self.size, self.limit - 1, bound, True)
+                self.check_bound(node.p, node.size, 0, bound, False)
             self.hold(node, node.n if self.reverse else 0)
             return True
         self.ended = True
         return False
+
+    cdef int check_bound(self, uint8_t* p, int size, int i, bytes bound, bint below) except -1:
+        """CorruptionError unless item `i` of a leaf, where it has one, is on its side of `bound`."""
+        cdef uint8_t* cell
+        if p == NULL or i < 0:
+            return 0
+        cell = p + size - (<uint16_t*>(p + HEADER))[i]
+        if below != (compare(cell + CELL_HEADER, u16(cell) & 0x3FFF,
+                             <const uint8_t*>PyBytes_AS_STRING(bound),
+                             <int>PyBytes_GET_SIZE(bound)) < 0):
+            raise CorruptionError(self.tree.label, None, f"a leaf reaches beyond the key {bound!r}")
+        return 0
 
     def __next__(self):
         cdef uint8_t* cell

@@ -19,11 +19,9 @@ from contextlib import contextmanager
 from . import limits
 from ._tree import EXTENT, INLINE, TREE, Tree
 from .blockio import BlockIO
-from .errors import CorruptionError, UsageError
+from .errors import CorruptionError, TooLargeError, UsageError
 from .format import (
     NO_REF,
-    POINTER_SIZE,
-    TREE_CELL_SIZE,
     pack_blob,
     unpack_blob,
     unpack_pointer,
@@ -31,6 +29,7 @@ from .format import (
 )
 
 _NUMBER = struct.Struct(">Q")
+RECORD_KEY_SIZE = _NUMBER.size
 _ZEROS = bytes(limits.RECORD_SIZE)
 _BATCH = 32
 """Records encoded together: enough to keep all cores busy."""
@@ -67,8 +66,6 @@ class Blob:
             self.record_size = min(record_size, io.record_size())
         if self._kind == TREE:
             self.record_size = unpack_blob(self._raw)[2]
-            if not 0 < self.record_size <= limits.RECORD_SIZE:
-                raise CorruptionError(tree.label, None, f"records of {self.record_size} bytes")
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -79,6 +76,7 @@ class Blob:
             return b""
         if self._kind != TREE:
             return self._whole()[offset : offset + length]
+        check_whole(self._io, self._tree.label, self._raw, length)
         records = self._records()
         first, skip = divmod(offset, self.record_size)
         last = (offset + length - 1) // self.record_size
@@ -103,7 +101,9 @@ class Blob:
         run: tuple[int, int] | None = None
         first = _NUMBER.pack(start // self.record_size)
         for key in self._records().items_between(first, None, False, 1):
-            begin = _NUMBER.unpack(key)[0] * self.record_size
+            begin = record_number(key, self._tree.label) * self.record_size
+            if begin >= self.size:
+                raise CorruptionError(self._tree.label, None, "records that do not fit their value")
             end = min(begin + self.record_size, self.size)
             if run is not None and run[1] == begin:
                 run = (run[0], end)
@@ -197,13 +197,15 @@ class Blob:
 
     def _record(self, records: Tree, number: int) -> bytes:
         cell = records.cell(_NUMBER.pack(number))
-        if cell is None:
-            return b""
-        if cell[0] == INLINE:
-            return cell[1]
-        if cell[0] == EXTENT:
-            return self._io.read_extent(cell[1], self._tree.label)
-        raise CorruptionError(self._tree.label, None, "a tree within a tree of records")
+        return b"" if cell is None else self._bytes_of(cell, number)
+
+    def _bytes_of(self, cell: Cell, number: int) -> bytes:
+        """A record, which lies within the value."""
+        if cell[0] == TREE:
+            raise CorruptionError(self._tree.label, None, "a tree within a tree of records")
+        if cell_size(cell) > min(self.record_size, self.size - number * self.record_size):
+            raise CorruptionError(self._tree.label, None, "records that do not fit their value")
+        return cell[1] if cell[0] == INLINE else self._io.read_extent(cell[1], self._tree.label)
 
     def _put_small(self, whole: bytes) -> None:
         """Store all bytes inline or as one extent; what was there is released."""
@@ -300,22 +302,49 @@ def cell_size(cell: Cell) -> int:
     return unpack_blob(raw)[1]
 
 
-def resolver(io: BlockIO, label: str) -> Callable[[int, bytes], bytes]:
-    """What a tree needs to give the bytes of large values; see Tree.resolve."""
+def check_whole(io: BlockIO, label: str, raw: bytes, length: int) -> None:
+    """Raise TooLargeError where `length` bytes of a value are to be had in one piece, and it is not
+    as many as what is stored could give: the rest of them are holes."""
+    stored = min(unpack_summary(raw).stored, io.total_blocks * io.block_size)
+    if length > limits.WHOLE and length > stored // io.block_size * limits.RECORD_SIZE:
+        raise TooLargeError(
+            f"{label}: {length:,} bytes in one piece, nearly all of them holes; holes make at most "
+            f"{limits.WHOLE:,}: open it as a file, and read it piece by piece"
+        )
+
+
+def record_number(key: bytes, label: str) -> int:
+    """The number of a record."""
+    if len(key) != _NUMBER.size:
+        raise CorruptionError(label, None, f"a record with a key of {len(key)} bytes")
+    return int(_NUMBER.unpack(key)[0])
+
+
+def resolver(
+    io: BlockIO, label: str, largest: int = limits.MAX_VALUE
+) -> Callable[[int, bytes], bytes]:
+    """What a tree needs to give the bytes of large values; see Tree.resolve. In a tree that never
+    has larger ones than `largest`, such a one is no value."""
+
+    def resolve_record(kind: int, raw: bytes) -> bytes:
+        if kind == TREE:
+            raise CorruptionError(label, None, "a tree within a tree of records")
+        return io.read_extent(raw, label)
 
     def resolve(kind: int, raw: bytes) -> bytes:
-        if kind == EXTENT and len(raw) == POINTER_SIZE:
+        size = cell_size((kind, raw))
+        if size > largest:
+            raise CorruptionError(label, None, f"a value of {size} bytes")
+        if kind == EXTENT:
             return io.read_extent(raw, label)
-        if kind != TREE or len(raw) != TREE_CELL_SIZE:
-            raise CorruptionError(label, None, f"a cell of kind {kind} and {len(raw)} bytes")
         ref, size, record_size = unpack_blob(raw)
-        records = Tree(
-            io, io.cache, io.node_size, 0, ref if ref != NO_REF else None, None, label, resolve
-        )
+        check_whole(io, label, raw, size)
+        known = ref if ref != NO_REF else None
+        records = Tree(io, io.cache, io.node_size, 0, known, None, label, resolve_record)
         parts: list[bytes] = []
         at = 0
         for key, data in records.items_between():
-            begin = _NUMBER.unpack(key)[0] * record_size
+            begin = record_number(key, label) * record_size
             if begin < at or begin + len(data) > size or len(data) > record_size:
                 raise CorruptionError(label, None, "records that do not fit their value")
             parts.append(bytes(begin - at))

@@ -38,6 +38,11 @@ class BlockIO:
         self.broken: BaseException | None = None
         """Why the transaction in progress cannot commit: nothing refers to blocks it placed."""
 
+    @property
+    def total_blocks(self) -> int:
+        """Blocks of the image as it is: what a pointer leads to lies within."""
+        return self.space.bitmap.size
+
     def read(self, pointer: bytes, label: str) -> bytes:
         """The decompressed bytes that `pointer` (44 bytes or more) names.
 
@@ -47,6 +52,8 @@ class BlockIO:
         limit = limits.RECORD_SIZE if level == DATA_LEVEL else self.node_size
         if block == 0 or stored == 0 or stored > logical or logical > limit:
             raise CorruptionError(label, block, f"a pointer to {stored} of {logical} bytes")
+        if block + -(-stored // self.block_size) > self.total_blocks:
+            raise CorruptionError(label, block, "beyond the end of the image")
         data = self.writer.held(block, stored)
         if data is None:
             data = self.device.read(block * self.block_size, stored)
@@ -65,7 +72,7 @@ class BlockIO:
         if fields.level != DATA_LEVEL:
             raise CorruptionError(label, fields.block, "a node where data belongs")
         data: bytes | None = self.cache.record(fields.block, fields.checksum)
-        if data is None:
+        if data is None or len(data) != fields.logical:
             data = self.read(pointer, label)
             self.cache.add_record(fields.block, fields.checksum, data)
         return data

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from . import limits
 from ._tree import Tree
 from .errors import CorruptionError, ExistsError, KindError, NotFoundError, UsageError
 from .format import (
@@ -30,6 +31,8 @@ KINDS = ("kv", "fs", "volume")
 
 CATALOG_OWNER = 1
 SPACE_OWNER = 2
+LARGEST = {CATALOG_OWNER: 0, SPACE_OWNER: 64 * limits.KIB}
+"""Bytes of the largest value that is not in a leaf: of an allocation group, all of it counted."""
 FIRST_DATASET = 16
 """Ids of trees: below this, the store's own."""
 
@@ -102,13 +105,11 @@ class Catalog:
     def find(self, name: str) -> Root | None:
         """The head of a dataset, or None."""
         number = self.tree.get(name_key(name))
-        if number is None:
-            return None
-        return self._root(int.from_bytes(number, "big"), self._need(b"D" + number))
+        return None if number is None else self._head(name, number)
 
     def by_id(self, dataset: int) -> Root:
         """The head of the dataset with this id."""
-        return self._root(dataset, self._need(dataset_key(dataset)))
+        return self._root(dataset, self._need(dataset_key(dataset)), _DATASET_NAME)
 
     def snapshot(self, dataset: Root, name: str) -> Root:
         """One snapshot of a dataset. Raises NotFoundError."""
@@ -118,7 +119,7 @@ class Catalog:
             raise NotFoundError(
                 f"dataset {dataset.name!r} has no snapshot {name!r}; it has: {known}"
             )
-        return self._root(dataset.dataset, data)
+        return self._root(dataset.dataset, data, _SNAPSHOT_NAME, name)
 
     def resolve(self, name: str) -> Root:
         """A head or a snapshot by its full name. Raises NotFoundError."""
@@ -130,44 +131,92 @@ class Catalog:
     def names(self) -> Iterator[str]:
         """Names of all datasets, in order."""
         for key in self.tree.items_between(b"N", b"O", False, 1):
-            yield key[1:].decode()
+            yield self._name(key[1:], _DATASET_NAME)
 
     def datasets(self) -> Iterator[Root]:
         """All heads, by name."""
-        for number in self.tree.items_between(b"N", b"O", False, 2):
-            yield self._root(int.from_bytes(number, "big"), self._need(b"D" + number))
+        for key, number in self.tree.items_between(b"N", b"O"):
+            yield self._head(self._name(key[1:], _DATASET_NAME), number)
 
     def snapshots(self, dataset: Root) -> list[Root]:
         """A dataset's snapshots, oldest first."""
         start = snapshot_key(dataset.dataset)
         stop = snapshot_key(dataset.dataset + 1)
-        found = [
-            self._root(dataset.dataset, data)
-            for data in self.tree.items_between(start, stop, False, 2)
-        ]
+        found = []
+        for key, data in self.tree.items_between(start, stop):
+            name = self._name(key[len(start) :], _SNAPSHOT_NAME)
+            found.append(self._root(dataset.dataset, data, _SNAPSHOT_NAME, name))
         return sorted(found, key=lambda root: (root.txid, root.created_ns, root.name))
 
     def drops(self) -> Iterator[tuple[int, list[tuple[bytes, int]]]]:
         """(number, position) of each subtree that is being destroyed, oldest first."""
         for key, data in self.tree.items_between(b"R", b"S", False, 0):
             try:
-                yield int.from_bytes(key[1:], "big"), unpack_drop(data)
+                stack = unpack_drop(data)
             except ValueError as error:
-                raise CorruptionError("", None, f"catalog: {error}") from None
+                raise self._corrupt(str(error)) from None
+            number = int.from_bytes(key[1:], "big")
+            if key != drop_key(min(number, limits.MAX_NUMBER)):
+                raise self._corrupt(f"an item {key!r}")
+            for ref, _ in stack:
+                self.tree.check_ref(ref)
+            yield number, stack
+
+    def faults(self) -> Iterator[str]:
+        """What in the catalog does not fit together, a line each."""
+        heads = {head.dataset: head for head in self.datasets()}
+        next_id, next_drop = self._meta()
+        numbers = [number for number, _ in self.drops()]
+        if heads and next_id <= max(heads):
+            yield f"the next dataset is to be number {next_id}, of {max(heads)}"
+        if numbers and next_drop <= max(numbers):
+            yield f"the next subtree to be destroyed is to be number {next_drop}, of {max(numbers)}"
+        for key in self.tree.items_between(what=1):
+            number = int.from_bytes(key[1:9], "big")
+            known = number in heads and (
+                key == dataset_key(number) or (key[:1] == b"S" and len(key) > len(snapshot_key(0)))
+            )
+            if not (known or key == CATALOG_META or key[:1] in (b"N", b"R")):
+                yield f"an item {key!r} that belongs to no dataset"
+
+    def _head(self, name: str, number: bytes) -> Root:
+        dataset = int.from_bytes(number, "big")
+        if len(number) != 8 or not FIRST_DATASET <= dataset < limits.MAX_NUMBER:
+            raise self._corrupt(f"dataset {name!r} has the number {number.hex()}")
+        return self._root(dataset, self._need(b"D" + number), _DATASET_NAME, name)
+
+    def _name(self, data: bytes, allowed: re.Pattern[str]) -> str:
+        name = data.decode("ascii", "backslashreplace")
+        if len(name) > MAX_NAME or not allowed.fullmatch(name):
+            raise self._corrupt(f"a name {data!r}")
+        return name
+
+    @staticmethod
+    def _corrupt(reason: str) -> CorruptionError:
+        return CorruptionError("(catalog)", None, reason)
 
     def _need(self, key: bytes) -> bytes:
         data: bytes | None = self.tree.get(key)
         if data is None:
-            raise CorruptionError("", None, f"catalog: the record {key!r} is missing")
+            raise self._corrupt(f"the record {key!r} is missing")
         return data
 
-    @staticmethod
-    def _root(dataset: int, data: bytes) -> Root:
+    def _root(
+        self, dataset: int, data: bytes, allowed: re.Pattern[str], name: str | None = None
+    ) -> Root:
+        """A head or snapshot, which must have that `name` where it is known by one."""
         try:
-            kind, created_ns, txid, size, record_size, name, ref = unpack_root(data)
-            return Root(dataset, name, KINDS[kind], created_ns, txid, size, record_size, ref)
+            kind, created_ns, txid, size, record_size, own, ref = unpack_root(data)
+            root = Root(dataset, own, KINDS[kind], created_ns, txid, size, record_size, ref)
         except (ValueError, IndexError) as error:
-            raise CorruptionError("", None, f"catalog: {error}") from None
+            raise self._corrupt(str(error)) from None
+        if self._name(own.encode(), allowed) != (own if name is None else name):
+            raise self._corrupt(f"{own!r} is listed as {name!r}")
+        if (root.kind == "volume") != (root.size > 0):
+            raise self._corrupt(f"{own!r} is a {root.kind} of {root.size} bytes")
+        if ref is not None:
+            self.tree.check_ref(ref)
+        return root
 
     # --- changing -------------------------------------------------------------------------------
 
@@ -238,7 +287,10 @@ class Catalog:
 
     def _meta(self) -> tuple[int, int]:
         data = self.tree.get(CATALOG_META)
-        return (FIRST_DATASET, 0) if data is None else unpack_meta(data)
+        try:
+            return (FIRST_DATASET, 0) if data is None else unpack_meta(data)
+        except ValueError as error:
+            raise self._corrupt(str(error)) from None
 
     def _need_free(self, name: str) -> None:
         if name_key(name) in self.tree:

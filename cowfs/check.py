@@ -9,12 +9,14 @@ checksum in its pointer, every node the bounds and the summary that its parent g
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from . import limits
 from ._bitmap import Bitmap
-from ._tree import EXTENT, INLINE, node_items
-from .blob import cell_size
+from ._tree import EXTENT, INLINE, TREE, node_items
+from .blob import RECORD_KEY_SIZE, cell_size, record_number
 from .catalog import Catalog, Root
 from .engine import Engine
 from .errors import CorruptionError
@@ -30,8 +32,25 @@ from .format import (
 )
 from .fs.verify import faults
 from .report import Fault, Report
+from .volume import BLOB_KEY
 
 Progress = Callable[[int, int], None]
+
+MAX_SUM = (1 << 64) - 1
+"""Sums of lengths are kept in 64 bits; only holes ever go beyond."""
+
+
+class _Span(NamedTuple):
+    """What lies at and below a node."""
+
+    first: bytes
+    last: bytes
+    longest: int
+    """Bytes of the longest value."""
+    length: int
+    """Bytes of the last value."""
+    records: bool | None
+    """Whether it belongs to a large value; None where nobody knows any more."""
 
 
 def check(engine: Engine, progress: Progress | None = None) -> Report:
@@ -61,6 +80,10 @@ class _Walk:
         self.io = engine.io
         self.report = Report()
         self.counts: dict[int, int] = {}
+        self.proofs: dict[int, bytes] = {}
+        """The first pointer to each shared block, with its summary: all are the same."""
+        self.spans: dict[int, _Span] = {}
+        """What lies below each shared node, to be held against all that refer to it."""
         self.reached = Bitmap(engine.io.space.total, limits.GROUP_BLOCKS)
         self.progress = progress
         self.total = engine.io.space.used * self.io.block_size
@@ -82,8 +105,12 @@ class _Walk:
             for label, root in self.roots(catalog):
                 if root.ref is not None:
                     self.tree(root.ref, label)
+                if root.kind == "volume":
+                    self.volume(catalog, root, label)
             for _, stack in catalog.drops():
                 self.drop(stack)
+            for reason in catalog.faults():
+                self.fault("(catalog)", None, reason)
         except CorruptionError as error:
             self.fault("(catalog)", error.block, error.reason)
         if self.progress is not None:
@@ -97,17 +124,25 @@ class _Walk:
             for snapshot in catalog.snapshots(head):
                 yield f"{head.name}@{snapshot.name}", snapshot
 
+    def volume(self, catalog: Catalog, root: Root, label: str) -> None:
+        """A volume is one value, no larger than the volume."""
+        tree = self.engine.tree_of(root, label)
+        with contextlib.suppress(CorruptionError):  # which is on the report already
+            for key, kind, value in tree.items_between(what=3):
+                if key != BLOB_KEY or cell_size((kind, value)) > root.size:
+                    self.fault(label, None, f"an item {key!r} that does not fit the volume")
+
     def drop(self, stack: list[tuple[bytes, int]]) -> None:
         """A subtree that is being destroyed: what is done already does not count."""
         for ref, done in stack:
             pointer = unpack_pointer(ref)
             if done == 0:
-                self.tree(ref, "(being destroyed)")
+                self.node(ref, "(being destroyed)", records=None)
             elif self.claim(ref, "(being destroyed)"):
                 level, items = node_items(self.io, self.io.node_size, ref, "(being destroyed)")
                 # The child in work, if any, is the next item of the stack.
                 for key, kind, value in items[done:]:
-                    self.item(level, key, kind, value, "(being destroyed)")
+                    self.item(level, key, kind, value, "(being destroyed)", records=None)
             else:
                 self.fault("(being destroyed)", pointer.block, "is referenced from elsewhere")
 
@@ -118,7 +153,13 @@ class _Walk:
         seen = self.counts.get(block, 0)
         self.counts[block] = seen + 1
         if seen:
+            if self.proofs.get(block, pointer) != pointer:
+                self.fault(label, block, "two pointers to it say different things")
             return False
+        if block in self.io.space.shared:
+            self.proofs[block] = pointer
+        if not 1 <= fields.birth <= self.engine.txid:
+            self.fault(label, block, f"is of transaction {fields.birth}, of {self.engine.txid}")
         blocks = fields.blocks(self.io.block_size)
         if block == 0 or block + blocks > self.reached.size:
             self.fault(label, block, "lies beyond the end of the image")
@@ -136,24 +177,48 @@ class _Walk:
     def tree(self, ref: bytes, label: str) -> bool:
         """A whole tree, unless another walk was there; False where it is damaged."""
         before = len(self.report.faults)
-        self.node(ref, label, b"", None)
+        self.node(ref, label)
         return len(self.report.faults) == before
 
-    def node(self, ref: bytes, label: str, low: bytes, high: bytes | None) -> None:
-        """A node and all below it: keys within bounds, and the summary that `ref` gives."""
-        if not self.claim(ref, label):
-            return
+    def node(
+        self,
+        ref: bytes,
+        label: str,
+        low: bytes = b"",
+        high: bytes | None = None,
+        *,
+        records: bool | None = False,
+    ) -> _Span | None:
+        """A node and all below it: keys within bounds, and the summary that `ref` gives. `records`
+        says whether it is of the tree of a large value (None: either). What it spans; None where it
+        is damaged."""
+        block = unpack_pointer(ref).block
+        if self.claim(ref, label):
+            span = self.new_node(ref, label, low, high, records)
+            if span is not None and block in self.io.space.shared:
+                self.spans[block] = span
+        else:
+            span = self.spans.get(block)
+        if span is not None and (span.first < low or (high is not None and span.last >= high)):
+            self.fault(label, block, "has keys outside the bounds that its parent gives")
+        if span is not None and None not in (records, span.records) and span.records != records:
+            self.fault(label, block, "is of another kind of tree")
+        return span
+
+    def new_node(
+        self, ref: bytes, label: str, low: bytes, high: bytes | None, records: bool | None
+    ) -> _Span | None:
+        """A node that was not seen before."""
         fields = unpack_pointer(ref)
         try:
             level, items = node_items(self.io, self.io.node_size, ref, label)
         except CorruptionError as error:
             self.fault(label, fields.block, error.reason)
-            return
+            return None
         self.report.nodes += 1
         keys = [key for key, _, _ in items]
-        first = keys[1:] if level else keys
-        if first and (first[0] < low or (high is not None and first[-1] >= high)):
-            self.fault(label, fields.block, "has keys outside the bounds that its parent gives")
+        below: list[_Span] = []
+        longest = length = 0
         stored = fields.blocks(self.io.block_size) * self.io.block_size
         count = logical = outside = 0
         for i, (key, kind, value) in enumerate(items):
@@ -164,30 +229,56 @@ class _Walk:
                 stored += part.stored
                 outside += part.outside
                 above = keys[i + 1] if i + 1 < len(keys) else high
-                self.node(value, label, key or low, above)
+                span = self.node(value, label, key or low, above, records=records)
+                if span is not None:
+                    below.append(span)
                 continue
             count += 1
-            logical += len(key) + cell_size((kind, value))
+            length = cell_size((kind, value))
+            longest = max(longest, length)
+            logical += len(key) + length
+            if records and (kind == TREE or len(key) != RECORD_KEY_SIZE):
+                self.fault(label, fields.block, f"an item {key!r} that is no record")
+                continue
             if kind == EXTENT:
                 stored += unpack_pointer(value).blocks(self.io.block_size) * self.io.block_size
             elif kind != INLINE:
                 stored += unpack_summary(value).stored
             outside += kind != INLINE
             self.item(0, key, kind, value, label)
-        found = Summary(count, logical, stored, min(outside, 0xFFFFFFFF))
+        found = Summary(count, logical & MAX_SUM, stored & MAX_SUM, min(outside, 0xFFFFFFFF))
         if found != unpack_summary(ref):
             self.fault(label, fields.block, f"holds {found}, its parent says {unpack_summary(ref)}")
+        if not level:
+            return _Span(keys[0], keys[-1], longest, length, records)
+        if len(below) < len(items):
+            return None
+        longest = max(span.longest for span in below)
+        return _Span(below[0].first, below[-1].last, longest, below[-1].length, records)
 
-    def item(self, level: int, key: bytes, kind: int, value: bytes, label: str) -> None:
+    def item(
+        self,
+        level: int,
+        key: bytes,
+        kind: int,
+        value: bytes,
+        label: str,
+        *,
+        records: bool | None = False,
+    ) -> None:
         """What an item points to."""
         if level:
-            self.node(value, label, key, None)
+            self.node(value, label, key, records=records)
         elif kind == EXTENT:
             self.extent(value[:POINTER_SIZE], label)
         elif kind != INLINE and value[:REF_SIZE] != NO_REF:
-            self.node(value[:REF_SIZE], label, b"", None)
-            if not unpack_blob(value)[2]:
-                self.fault(label, None, f"the value of {key!r} has records of no size")
+            ref, size, record_size = unpack_blob(value)
+            span = self.node(ref, label, records=True)
+            if span is not None and (
+                span.longest > record_size
+                or record_number(span.last, label) * record_size + span.length > size
+            ):
+                self.fault(label, None, f"the value of {key!r} has records that do not fit it")
 
     def extent(self, pointer: bytes, label: str) -> None:
         """An extent of data."""
@@ -207,9 +298,13 @@ class _Walk:
     def files(self) -> None:
         """The fs datasets as they are now: names, links and sizes fit each other."""
         for head in Catalog(self.engine.catalog_tree.fork()).datasets():
-            if head.kind == "fs":
+            if head.kind != "fs":
+                continue
+            try:
                 for reason in faults(self.io, self.engine.tree_of(head, head.name)):
                     self.fault(head.name, None, reason)
+            except CorruptionError as error:
+                self.fault(head.name, error.block, error.reason)
 
     def compare_space(self) -> None:
         """Counts and the map of blocks against what was reached."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ._tree import INLINE, TREE, Tree
-from .blob import cell_size
+from .blob import cell_size, record_number
 from .blockio import BlockIO
 from .engine import Engine
 from .errors import KindError
@@ -91,5 +91,5 @@ def _ranges(
         known = ref if ref != NO_REF else None
         trees.append(Tree(io, io.cache, io.node_size, tree.owner, known, None, tree.label))
     for key, _, _ in diff_items(io, trees[0], trees[1]):
-        number = int.from_bytes(key, "big")
+        number = record_number(key, tree.label)
         yield number * record_size, (number + 1) * record_size

@@ -23,7 +23,7 @@ from ._node import Cache
 from ._tree import Tree
 from .blob import resolver
 from .blockio import BlockIO
-from .catalog import CATALOG_OWNER, SPACE_OWNER, Catalog, Root
+from .catalog import CATALOG_OWNER, LARGEST, SPACE_OWNER, Catalog, Root
 from .codec import COMPRESSION_NAMES, Encoder
 from .commit import Committer
 from .device import Device
@@ -201,7 +201,7 @@ class Engine(ABC):
         self, owner: int, ref: bytes | None, label: str, ledger: Ledger | None = None
     ) -> Tree:
         tree = Tree(self.io, self.io.cache, self.io.node_size, owner, ref, ledger, label)
-        tree.resolve = resolver(self.io, label)
+        tree.resolve = resolver(self.io, label, LARGEST.get(owner, limits.MAX_VALUE))
         return tree
 
     @abstractmethod

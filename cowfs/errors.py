@@ -74,6 +74,11 @@ class FailedError(Error):
     """The store refuses writes because a write or flush failed; open it anew."""
 
 
+class TooLargeError(Error, MemoryError):
+    """A value that is too large to be had in one piece: more than 256 MiB, nearly all of it holes.
+    Open it as a file, and read it piece by piece."""
+
+
 class CorruptionError(Error):
     """Bytes on the image that are not what was written.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import limits
-from .codec import checksum
+from .codec import COMPRESSION_NAMES, checksum
 from .errors import FormatError, UsageError
 
 MAGIC = b"\x89cowfs\r\n"
@@ -182,9 +182,15 @@ def unpack_superblock(data: bytes) -> Superblock | None:
         raise FormatError(
             f"needs features {incompatible & ~KNOWN_INCOMPATIBLE:#x} that this cowfs does not know"
         )
-    if node_size not in limits.NODE_SIZES:
-        return None
+    if compression not in COMPRESSION_NAMES.values():
+        raise FormatError(f"compression {compression}, which this cowfs does not know")
     sequence, limit, created, txid, block, total, durable, previous = fields[10:]
+    if (
+        node_size not in limits.NODE_SIZES
+        or max(sequence, txid, durable, block, limit) > limits.MAX_NUMBER
+        or 0 < limit < limits.MIN_IMAGE_BLOCKS
+    ):
+        return None
     return Superblock(
         uuid=uuid,
         label=label.rstrip(b"\0").decode(errors="replace"),
@@ -268,6 +274,10 @@ def unpack_delta(data: bytes) -> Delta:
         raise ValueError(str(error)) from None
     if stop != len(data) or len(delta.freed) != 8 * freed:
         raise ValueError(f"a delta of {stop} bytes in {len(data)}")
+    if any(start > limits.MAX_NUMBER for start, _ in delta.segments):
+        raise ValueError("blocks beyond the end of any image")
+    if any(count > limits.MAX_COUNT for count in delta.counts.values()):
+        raise ValueError("an impossible count")
     return delta
 
 
@@ -394,6 +404,7 @@ def unpack_record(data: bytes) -> CommitRecord | None:
         at + sum(sizes) > len(data) - CHECKSUM_SIZE
         or catalog_length != REF_SIZE
         or space_length != REF_SIZE
+        or max(txid, next_block, durable_txid) > limits.MAX_NUMBER
     ):
         return None
     parts = []
@@ -432,6 +443,13 @@ GROUP_FREE, GROUP_USED, GROUP_BITMAP = range(3)
 def group_key(group: int) -> bytes:
     """Key of a group in the space tree."""
     return struct.pack(">I", group)
+
+
+def group_number(key: bytes) -> int:
+    """The inverse of `group_key`; ValueError where it is none."""
+    if len(key) != 4:
+        raise ValueError(f"a group with a key of {len(key)} bytes")
+    return int.from_bytes(key, "big")
 
 
 def pack_group(bitmap: bytes, counts: list[tuple[int, int]]) -> bytes:
@@ -482,8 +500,13 @@ def pack_meta(next_id: int, next_drop: int) -> bytes:
 
 
 def unpack_meta(data: bytes) -> tuple[int, int]:
-    """(next dataset id, next number in the list of what is being destroyed)."""
+    """(next dataset id, next number in the list of what is being destroyed); ValueError where it is
+    neither."""
+    if len(data) != _META.size:
+        raise ValueError(f"counters of {len(data)} bytes")
     next_id, next_drop = _META.unpack(data)
+    if max(next_id, next_drop) > limits.MAX_NUMBER:
+        raise ValueError(f"counters at {next_id} and {next_drop}")
     return next_id, next_drop
 
 
@@ -529,6 +552,10 @@ def unpack_root(data: bytes) -> tuple[int, int, int, int, int, str, bytes | None
     ref = data[_DATASET.size + length :]
     if len(ref) not in (0, REF_SIZE):
         raise ValueError("a root reference of the wrong length")
+    if txid > limits.MAX_NUMBER:
+        raise ValueError(f"a root of transaction {txid}")
+    if size > limits.MAX_VALUE or record_size > limits.RECORD_SIZE:
+        raise ValueError(f"a root of {size} bytes, in records of {record_size}")
     return kind, created_ns, txid, size, record_size, name, ref or None
 
 

@@ -23,6 +23,18 @@ RECORD_SIZE = 128 * KIB
 MAX_VALUE = 1 << 62
 """Longest value in bytes; far above any device, so that sums stay within 64 bits."""
 
+MAX_NUMBER = 1 << 62
+"""Largest number of a transaction, block, dataset: more than any store reaches, and room to add."""
+
+MAX_COUNT = 1 << 31
+"""Most references to one block: one more still fits its 32 bits."""
+
+MAX_GROWTH = 1 << 16
+"""Blocks that an image may have beyond the end of its file: growth that a crash undid."""
+
+WHOLE = 256 * MIB
+"""Bytes of a value that is read in one piece although most of it is holes."""
+
 MIN_IMAGE_BLOCKS = 512
 """Smallest image: both superblock places, and room to work."""
 

@@ -30,6 +30,10 @@ from .format import (
     unproven_next_block,
 )
 
+_LONGEST = 64 * limits.LOG_RECORDS
+"""Records after which a chain is none: checkpoints keep it far shorter."""
+_LONGEST_RUN = 2 * limits.MIB
+"""Bytes that no run written in one piece exceeds: the writer has a buffer for half of it."""
 _NEARBY = 256
 """Blocks behind a record that does not verify where the next one is looked for."""
 
@@ -123,7 +127,10 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
     chain: list[tuple[int, CommitRecord, bytes]] = []
     block, previous, txid = superblock.record_block, superblock.record_previous, superblock.txid
     seen: set[int] = set()
-    while block and block not in seen:
+    image_blocks = device.size() // block_size
+    while 0 < block < image_blocks and block not in seen:
+        if len(chain) == _LONGEST:
+            raise CorruptionError("", block, f"a log of more than {_LONGEST} records")
         seen.add(block)
         data = device.read(block * block_size, block_size)
         record = unpack_record(data) if len(data) == block_size else None
@@ -228,6 +235,8 @@ def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:
     if record.flags & FLAG_FLUSHED:
         return True
     for run in record.runs:
+        if run.blocks * block_size > _LONGEST_RUN or run.block > limits.MAX_NUMBER // block_size:
+            return False
         data = device.read(run.block * block_size, run.blocks * block_size)
         if len(data) != run.blocks * block_size or checksum(data) != run.checksum:
             return False

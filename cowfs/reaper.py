@@ -12,6 +12,7 @@ from __future__ import annotations
 from ._ledger import Ledger
 from ._tree import EXTENT, INLINE, node_items
 from .blockio import BlockIO
+from .errors import CorruptionError
 from .format import NO_REF, POINTER_SIZE, REF_SIZE, unpack_pointer, unpack_summary
 
 Stack = list[tuple[bytes, int]]
@@ -22,16 +23,30 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
 
     Returns the budget that is left, which is negative after a step that took a little more.
     """
+    freed: set[int] = set()
+
+    def let_go(pointer: bytes) -> None:
+        """Take one reference away. Counts that are too low would have the same blocks freed again
+        and again, and those of others with them."""
+        block = unpack_pointer(pointer).block
+        if ledger.count(block) == 1:
+            if block in freed or not io.space.in_use(block):
+                raise CorruptionError(
+                    "(being destroyed)", block, "more references than its count tells"
+                )
+            freed.add(block)
+        ledger.release(pointer)
+
     loaded: dict[bytes, tuple[int, list[tuple[bytes, int, bytes]]]] = {}
     while stack and budget > 0:
         ref, done = stack.pop()
         pointer = unpack_pointer(ref)
         if done == 0 and ledger.count(pointer.block) > 1:
-            ledger.release(ref)
+            let_go(ref)
             budget -= 1
             continue
         if pointer.level == 0 and unpack_summary(ref).outside == 0:
-            ledger.release(ref)
+            let_go(ref)
             budget -= 1
             continue
         if ref not in loaded:
@@ -42,11 +57,11 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
             _, kind, value = items[done]
             if level:
                 if level == 1 and unpack_summary(value).outside == 0:
-                    ledger.release(value)
+                    let_go(value)
                 else:
                     descend = value
             elif kind == EXTENT:
-                ledger.release(value)
+                let_go(value)
             elif kind != INLINE:
                 root = value[:REF_SIZE]
                 descend = root if root != NO_REF else None
@@ -57,7 +72,7 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
             if descend is not None:
                 stack.append((descend, 0))
         else:
-            ledger.release(ref[:POINTER_SIZE])
+            let_go(ref[:POINTER_SIZE])
             del loaded[ref]
             budget -= 1
     return budget

@@ -14,10 +14,10 @@ from ._node import Cache
 from ._tree import Tree
 from .blob import resolver
 from .blockio import BlockIO
-from .catalog import SPACE_OWNER
+from .catalog import LARGEST, SPACE_OWNER
 from .codec import Encoder
 from .device import Device
-from .errors import CorruptionError
+from .errors import CorruptionError, FormatError
 from .format import (
     FLAG_CHECKPOINT,
     FLAG_OPERATIONS,
@@ -26,6 +26,7 @@ from .format import (
     OPERATION_RANGE,
     CommitRecord,
     Superblock,
+    group_number,
     unpack_delta,
     unpack_operations,
 )
@@ -48,11 +49,23 @@ class Recovery:
 
     def _start(self, total: int) -> None:
         superblock = self.superblock
+        if total < limits.MIN_IMAGE_BLOCKS:
+            raise CorruptionError("", None, f"an image of {total} blocks")
+        self._check_size(total)
         space = Space(self.device, superblock.block_size, total, superblock.limit_blocks)
         encoder = Encoder(superblock.compression, superblock.block_size)
         self.io = BlockIO(
             self.device, space, Cache(limits.MIN_CACHE), encoder, superblock.node_size
         )
+
+    def _check_size(self, total: int) -> None:
+        """The map of blocks takes memory: an image is not much longer than its file."""
+        block_size = self.superblock.block_size
+        if total > self.device.size() // block_size + limits.MAX_GROWTH:
+            raise FormatError(
+                f"{self.device.name}: cut short: {self.device.size():,} bytes, of "
+                f"{total * block_size:,} that it once had"
+            )
 
     def visit(self, record: CommitRecord) -> None:
         """Take over what a record says."""
@@ -63,11 +76,16 @@ class Recovery:
             tree = Tree(
                 self.io, self.io.cache, self.io.node_size, SPACE_OWNER, self.space_ref, None, label
             )
-            tree.resolve = resolver(self.io, "(space map)")
+            tree.resolve = resolver(self.io, "(space map)", LARGEST[SPACE_OWNER])
             for key, value in tree.items_between():
-                self.io.space.load_group(int.from_bytes(key, "big"), value)
+                try:
+                    group = group_number(key)
+                except ValueError as error:
+                    raise CorruptionError("", None, f"space map: {error}") from None
+                self.io.space.load_group(group, value)
             self.io.space.reserve_fixed()
             self.io.space.bitmap.clean()
+        self._check_size(record.total_blocks)
         if record.total_blocks > self.io.space.total:
             self.io.space.bitmap.resize(record.total_blocks)
         packed = record.delta or b"".join(self.io.read(p, label) for p in record.overflow)
@@ -80,7 +98,8 @@ class Recovery:
                 self.catalog_ref = record.catalog if record.catalog != NO_REF else None
             for pointer in record.overflow:
                 self.io.space.bitmap.set(*overflow_span(pointer, self.io.block_size))
-            self.io.space.bitmap.set(record.next_block, 1)
+            if not self.io.space.bitmap.set(record.next_block, 1):
+                raise ValueError(f"the next record is to be in block {record.next_block}, in use")
         except ValueError as error:
             raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
 

@@ -67,6 +67,8 @@ class Space:
         self.log_runs: list[tuple[int, int]] = []
         """(first block, blocks) of what is free, and kept for the log; set in the bitmap."""
         self.pending_blocks = 0
+        self._dying = Bitmap(total, limits.GROUP_BLOCKS)
+        """What waits in the queues."""
         self.purpose = NORMAL
         self.refused = False
         """Whether the transaction in progress was refused space. It may have placed something that
@@ -227,8 +229,10 @@ class Space:
     def defer(self, txid: int, unseen: bytes, seen: bytes = b"", young: bytes = b"") -> None:
         """Blocks that transaction `txid` freed: those that no open reader can see, those that one
         may see, and those written by transactions that were not flushed when this one began."""
+        self._dying.resize(self.total)
         for queue, freed in ((self.unseen, unseen), (self.seen, seen), (self.young, young)):
             if freed:
+                self._dying.set_packed(freed)
                 queue.append((txid, freed))
                 self.pending_blocks += packed_blocks(freed)
 
@@ -267,7 +271,12 @@ class Space:
             while queue and queue[0][0] <= limit:
                 _, freed = queue.popleft()
                 self.used -= self.bitmap.clear_packed(freed)
+                self._dying.clear_packed(freed)
                 self.pending_blocks -= packed_blocks(freed)
+
+    def in_use(self, block: int) -> bool:
+        """Whether a block is neither free nor waiting to be."""
+        return self.bitmap.test(block) and not self._dying.test(block)
 
     def settled(self) -> Bitmap:
         """The map as it will be once everything that waits is free."""
@@ -336,9 +345,11 @@ class Space:
             if first >= self.total:
                 raise ValueError("beyond the end of the image")
             bitmap, counts = unpack_group(data, limits.GROUP_BLOCKS // 8)
+            if int.from_bytes(bitmap, "little") >> min(self.total - first, limits.GROUP_BLOCKS):
+                raise ValueError("blocks in use beyond the end of the image")
             self.bitmap.set_group_bytes(group, bitmap)
             for index, count in counts:
-                if index >= limits.GROUP_BLOCKS or count < 2:
+                if first + index >= self.total or not 2 <= count <= limits.MAX_COUNT:
                     raise ValueError("an impossible count")
                 self.shared[first + index] = count
         except ValueError as error:
@@ -346,6 +357,8 @@ class Space:
 
     def apply_delta(self, delta: Delta) -> None:
         """Replay what a commit record says; ValueError where it cannot be."""
+        if any(block >= self.total for block in delta.counts):
+            raise ValueError("a count beyond the end of the image")
         for start, length in delta.segments:
             self.bitmap.set(start, length)
         self.bitmap.clear_packed(delta.freed)

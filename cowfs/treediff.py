@@ -13,6 +13,7 @@ from typing import Any
 from ._node import Node
 from ._tree import Tree, memory_items, node_items
 from .blockio import BlockIO
+from .errors import CorruptionError
 from .format import POINTER_SIZE, unpack_pointer
 
 Cell = tuple[int, bytes]
@@ -57,6 +58,11 @@ class _Side:
             level, items = node_items(self._io, self._io.node_size, root, self._label)
             self.nodes += 1
         subtree = level > 0
+        first, last = items[min(subtree, len(items) - 1)][0], items[-1][0]
+        # What is sound is walked once: keys go up, whoever refers to a node from how many places.
+        if (first and first < bound) or (self._stack and last >= self._stack[-1][0]):
+            block = root.block if isinstance(root, Node) else unpack_pointer(root).block
+            raise CorruptionError(self._label, block, "keys outside its parent's bounds")
         self._stack.extend(
             (key or bound, kind, value, subtree) for key, kind, value in reversed(items)
         )

@@ -10,6 +10,7 @@ from ._node import Node
 from ._tree import EXTENT, INLINE, Tree, memory_items, node_items
 from .catalog import Catalog, Root
 from .engine import Engine
+from .errors import CorruptionError
 from .format import NO_REF, REF_SIZE, unpack_pointer, unpack_summary
 from .report import Entry, SpaceReport
 
@@ -58,6 +59,7 @@ def _walk(
     values lie outside of them."""
     block_size = engine.io.block_size
     stack = [top] if top is not None else []
+    reached = 0
     while stack:
         ref = stack.pop()
         if isinstance(ref, Node):
@@ -70,6 +72,9 @@ def _walk(
             if visited is None or pointer.block in visited:
                 continue
             visited.add(pointer.block)
+        reached += 1
+        if reached > engine.io.total_blocks:
+            raise CorruptionError("", pointer.block, "more references than their counts tell")
         yield pointer.blocks(block_size) * block_size
         if len(ref) == REF_SIZE and (pointer.level or unpack_summary(ref).outside):
             stack.extend(_below(engine, ref))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import limits
+from ._tree import Tree
 from .blob import Blob
-from .errors import UsageError
+from .errors import CorruptionError, UsageError
 from .session import Session
 
 BLOB_KEY = b"\0"
@@ -43,28 +44,28 @@ class Volume:
         self._check(offset, 0)
         length = min(length, self.size - offset)
         with self._session.reading() as tree:
-            data = Blob(self._session.io, tree, BLOB_KEY).pread(length, offset)
+            data = self._blob(tree).pread(length, offset)
         return data.ljust(length, b"\0")
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`; how many bytes that were."""
         self._check(offset, len(data))
         with self._session.writing() as tree:
-            Blob(self._session.io, tree, BLOB_KEY).pwrite(data, offset)
+            self._blob(tree).pwrite(data, offset)
         return len(data)
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range back: it reads as zeros."""
         self._check(offset, length)
         with self._session.writing() as tree:
-            Blob(self._session.io, tree, BLOB_KEY).punch(offset, length)
+            self._blob(tree).punch(offset, length)
 
     def resize(self, size: int) -> None:
         """Another size; what lies beyond a smaller one is gone."""
         if not (isinstance(size, int) and 0 < size <= limits.MAX_VALUE):
             raise UsageError(f"size {size!r}: a volume has 1 to {limits.MAX_VALUE} bytes")
         with self._session.writing() as tree:
-            blob = Blob(self._session.io, tree, BLOB_KEY)
+            blob = self._blob(tree)
             if blob.size > size:
                 blob.truncate(size)
             self._set_size(size)
@@ -75,7 +76,7 @@ class Volume:
     def data_ranges(self, start: int = 0) -> list[tuple[int, int]]:
         """(start, stop) of each stretch that holds data."""
         with self._session.reading() as tree:
-            return list(Blob(self._session.io, tree, BLOB_KEY).data_ranges(start))
+            return list(self._blob(tree).data_ranges(start))
 
     def close(self) -> None:
         """End a view."""
@@ -89,6 +90,15 @@ class Volume:
 
     def __repr__(self) -> str:
         return f"<cowfs volume {self.name!r}>"
+
+    def _blob(self, tree: Tree) -> Blob:
+        """What was written so far, which may end before the volume does."""
+        blob = Blob(self._session.io, tree, BLOB_KEY)
+        if blob.size > self.size:
+            raise CorruptionError(
+                self.name, None, f"{blob.size} bytes in a volume of {self.size} bytes"
+            )
+        return blob
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:

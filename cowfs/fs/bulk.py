@@ -22,7 +22,6 @@ from .inode import (
     DATA,
     DIRECTORY,
     ENTRY,
-    INODE,
     NAME,
     NO_INODE,
     XATTR,
@@ -137,7 +136,7 @@ class Bulk:
 
     def put_inode(self, number: int, inode: Inode) -> None:
         """Store the inode of a claimed number."""
-        self.tree.put(make_key(number, INODE), inode.pack())
+        self.nodes.put(number, inode)
 
     def put_name(self, number: int, parent: Directory, name: bytes) -> None:
         """Store the way back from a claimed number."""

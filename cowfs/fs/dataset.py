@@ -445,7 +445,7 @@ class FS:
             number, kind = resolve(nodes, raw, follow=False)
             if kind != SYMLINK:
                 raise PathInvalidError(reason="not a symbolic link")
-            target = nodes.content(number)
+            target = nodes.target(number)
         return target if _is_bytes(path) else os.fsdecode(target)
 
     def mkfifo(self, path: AnyPath, mode: int = 0o644) -> None:

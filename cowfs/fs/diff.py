@@ -14,7 +14,7 @@ from itertools import starmap
 
 from .._tree import INLINE, TREE, Tree
 from ..blockio import BlockIO
-from ..errors import CorruptionError
+from ..errors import CorruptionError, StaleFileError
 from ..format import NO_REF, REF_SIZE, unpack_blob, unpack_pointer
 from ..report import Change
 from ..treediff import Cell, diff_items
@@ -195,6 +195,8 @@ def diff_fs(
                 file.entries = True
         if number != NO_INODE:
             walk.file(number, file)
+    except StaleFileError:
+        raise CorruptionError(new.label, None, "a directory without a name") from None
     except ValueError as error:
         raise CorruptionError(new.label, None, str(error)) from None
     yield from walk.result()

@@ -72,8 +72,7 @@ class Export:
                 if not os.path.isdir(path) or (os.path.islink(path) and path != target):
                     raise
             todo.append((number, inode, path, True))
-            for name, child, _ in self._nodes.entries(number):
-                child_inode = self._nodes.get(child)
+            for name, child, child_inode in self._nodes.children(number):
                 child_path = os.path.join(path, name)
                 if child_inode.is_directory:
                     todo.append((child, child_inode, child_path, False))
@@ -99,7 +98,7 @@ class Export:
                 os.close(fd)
             return
         if kind == SYMLINK:
-            target = self._nodes.content(number)
+            target = self._nodes.target(number)
             _replacing(path, lambda: os.symlink(target, path))
         elif stat.S_ISSOCK(inode.mode):
             _log.warning("%s: a socket, left out", os.fsdecode(path))
@@ -172,12 +171,11 @@ class Export:
 def measure(nodes: Inodes, number: int) -> int:
     """Bytes in the regular files at and below an inode."""
     total = 0
-    todo = [number]
+    todo = [(number, nodes.get(number))]
     while todo:
-        number = todo.pop()
-        inode = nodes.get(number)
+        number, inode = todo.pop()
         if inode.is_directory:
-            todo.extend(child for _, child, _ in nodes.entries(number))
+            todo.extend((child, below) for _, child, below in nodes.children(number))
         elif inode.is_regular:
             total += inode.size
     return total

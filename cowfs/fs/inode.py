@@ -37,6 +37,9 @@ NO_INODE = 0
 ROOT = 1
 FIRST_INODE = 2
 
+INODE_MAX = (1 << 62) - 1
+"""Largest inode number; none is used twice, and no tree comes near."""
+
 NAME_MAX = 255
 """Bytes of a name in a directory or of an attribute: what Linux allows."""
 SYMLINK_MAX = 4095
@@ -146,7 +149,12 @@ def unpack_inode(data: bytes) -> Inode:
         raise ValueError(f"an inode of {len(data)} bytes")
     *fields, reserved = _INODE.unpack(data)
     inode = Inode(*fields)
-    if inode.mode >> 12 not in FILE_TYPES or inode.size > SIZE_MAX or reserved:
+    if (
+        inode.mode >> 12 not in FILE_TYPES
+        or inode.size > SIZE_MAX
+        or reserved
+        or (inode.is_directory and inode.nlink < 2)
+    ):
         raise ValueError(f"an inode of mode {inode.mode:#o} and {inode.size} bytes")
     return inode
 
@@ -156,7 +164,7 @@ def unpack_entry(data: bytes) -> tuple[int, int]:
     if len(data) != _ENTRY.size:
         raise ValueError(f"a directory entry of {len(data)} bytes")
     number, kind = _ENTRY.unpack(data)
-    if number < ROOT or kind not in FILE_TYPES:
+    if not ROOT < number <= INODE_MAX or kind not in FILE_TYPES:
         raise ValueError(f"a directory entry for inode {number} of type {kind}")
     return number, kind
 
@@ -166,6 +174,8 @@ def unpack_counter(data: bytes) -> int:
     if len(data) != _COUNTER.size:
         raise ValueError(f"a counter of {len(data)} bytes")
     (count,) = _COUNTER.unpack(data)
+    if not FIRST_INODE <= count <= INODE_MAX:
+        raise ValueError(f"inode numbers go on with {count}")
     return int(count)
 
 
@@ -174,6 +184,8 @@ def split_key(key: bytes) -> tuple[int, int, bytes]:
     if len(key) < KEY_SIZE:
         raise ValueError(f"a key of {len(key)} bytes")
     number, kind = _KEY.unpack_from(key)
+    if number > INODE_MAX:
+        raise ValueError(f"inode {number}")
     return number, kind, key[KEY_SIZE:]
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator
 
-from .._tree import Tree
-from ..blob import Blob, write_blob
+from .._tree import INLINE, Tree
+from ..blob import Blob, cell_size, write_blob
 from ..blockio import BlockIO
 from ..errors import (
     AttributeExistsError,
@@ -44,6 +45,7 @@ from .inode import (
     FIRST_INODE,
     ID_MAX,
     INODE,
+    INODE_MAX,
     KEY_SIZE,
     LINK_MAX,
     NAME,
@@ -103,7 +105,7 @@ class Inodes:
 
     def find(self, number: int) -> Inode | None:
         """The inode, or None where there is none of that number."""
-        data = self.tree.get(make_key(number, INODE))
+        data = self._inline(make_key(number, INODE))
         if data is None:
             if number != ROOT:
                 return None
@@ -123,11 +125,17 @@ class Inodes:
 
     def put(self, number: int, inode: Inode) -> None:
         """Store an inode."""
-        self.tree.put(make_key(number, INODE), inode.pack())
+        try:
+            data = inode.pack()
+        except struct.error:  # a count of entries or links that was wrong left its range
+            raise self._corrupt(
+                f"inode {number} has {inode.nlink} links, size {inode.size}"
+            ) from None
+        self.tree.put(make_key(number, INODE), data)
 
     def lookup(self, parent: int, name: bytes) -> tuple[int, int] | None:
         """(inode number, file type) of a directory's entry, or None."""
-        data = self.tree.get(make_key(parent, ENTRY) + name)
+        data = self._inline(make_key(parent, ENTRY) + name)
         if data is None:
             return None
         try:
@@ -139,15 +147,31 @@ class Inodes:
         """The entries of a directory that come after a name, sorted by name."""
         start = make_key(parent, ENTRY) + after + b"\0" if after else make_key(parent, ENTRY)
         stop = make_key(parent, ENTRY + 1)
-        for key, data in self.tree.items_between(start, stop):
+        for key, kind, data in self.tree.items_between(start, stop, what=3):
             name = key[KEY_SIZE:]
-            if not sound_name(name):
+            if not sound_name(name) or kind != INLINE:
                 raise self._corrupt(f"a directory entry named {name!r}")
             try:
                 number, kind = unpack_entry(data)
             except ValueError as error:
                 raise self._corrupt(str(error)) from None
+            if kind == DIRECTORY:
+                self.check_directory(number, parent, name)
             yield name, number, kind
+
+    def children(self, parent: int) -> Iterator[tuple[bytes, int, Inode]]:
+        """(name, inode number, inode) of each entry of a directory: for whoever walks down."""
+        for name, number, kind in self.entries(parent):
+            inode = self.find(number)
+            if inode is None or inode.type != kind:
+                raise self._corrupt(f"entry {name!r} for inode {number} of another type")
+            yield name, number, inode
+
+    def check_directory(self, number: int, parent: int, name: bytes) -> None:
+        """CorruptionError unless this entry is a directory's only way to be reached: then whoever
+        walks down comes to an end."""
+        if next(self.names(number), None) != (parent, name):
+            raise self._corrupt(f"directory {number} is in {parent} as {name!r}, and knows it not")
 
     def names(self, number: int) -> Iterator[tuple[int, bytes]]:
         """(parent, name) of each of the file's links."""
@@ -268,6 +292,7 @@ class Inodes:
         number, kind = self._entry(parent, name)
         if kind != DIRECTORY:
             raise PathNotADirectoryError
+        self.check_directory(number, parent, name)
         doomed: list[int] = []
         todo = [number]
         while todo:
@@ -340,7 +365,10 @@ class Inodes:
         """Files that were removed while they were open, and not forgotten since."""
         start, stop = make_key(NO_INODE, ORPHAN), make_key(NO_INODE, ORPHAN + 1)
         for key in self.tree.items_between(start, stop, what=1):
-            yield int.from_bytes(key[KEY_SIZE:], "big")
+            number = int.from_bytes(key[KEY_SIZE:], "big")
+            if len(key) != KEY_SIZE + 8 or number > INODE_MAX:
+                raise self._corrupt(f"an item {key!r}")
+            yield number
 
     def drop_name(self, number: int, parent: int, name: bytes, keep: Keep = _keep_nothing) -> None:
         """Take a name from a file, and delete it with the last one; the entry is the caller's."""
@@ -357,7 +385,7 @@ class Inodes:
 
     def reserve(self, count: int) -> int:
         """The first of `count` inode numbers that nobody else gets."""
-        data = self.tree.get(_COUNTER_KEY)
+        data = self._inline(_COUNTER_KEY)
         try:
             number = FIRST_INODE if data is None else unpack_counter(data)
         except ValueError as error:
@@ -408,14 +436,21 @@ class Inodes:
         """The names of the extended attributes, sorted."""
         start, stop = make_key(number, XATTR), make_key(number, XATTR + 1)
         for key in self.tree.items_between(start, stop, what=1):
-            yield key[KEY_SIZE:]
+            name = key[KEY_SIZE:]
+            if not sound_attribute(name):
+                raise self._corrupt(f"inode {number} has an attribute named {name!r}")
+            yield name
 
     def get_attribute(self, number: int, name: bytes) -> bytes:
         """The value of an extended attribute. Raises AttributeNotFoundError."""
         _check_attribute_name(name)
-        value: bytes | None = self.tree.get(make_key(number, XATTR) + name)
-        if value is None:
+        key = make_key(number, XATTR) + name
+        cell = self.tree.cell(key)
+        if cell is None:
             raise AttributeNotFoundError
+        if cell_size(cell) > XATTR_MAX:
+            raise self._corrupt(f"attribute {name!r} of {cell_size(cell)} bytes")
+        value: bytes = self.tree.get(key)
         return value
 
     def set_attribute(self, number: int, name: bytes, value: bytes, flags: int = 0) -> None:
@@ -452,8 +487,17 @@ class Inodes:
         """The content of a file; what changes it has to see to the inode."""
         return Blob(self.io, self.tree, make_key(number, DATA))
 
+    def target(self, number: int) -> bytes:
+        """The target of a symbolic link."""
+        cell = self.tree.cell(make_key(number, DATA))
+        size = 0 if cell is None else cell_size(cell)
+        target = self.content(number) if size <= SYMLINK_MAX else b""
+        if not target or b"\0" in target:
+            raise self._corrupt(f"inode {number}: a symbolic link with a target of {size} bytes")
+        return target
+
     def content(self, number: int) -> bytes:
-        """The whole content of a file, or the target of a symbolic link."""
+        """The whole content of a file."""
         data: bytes = self.tree.get(make_key(number, DATA), b"")
         return data
 
@@ -519,6 +563,13 @@ class Inodes:
 
     def _corrupt(self, reason: str) -> CorruptionError:
         return CorruptionError(self.tree.label, None, reason)
+
+    def _inline(self, key: bytes) -> bytes | None:
+        """A value that is small by its nature, or None."""
+        cell = self.tree.cell(key)
+        if cell is not None and cell[0] != INLINE:
+            raise self._corrupt(f"item {key.hex()} of {cell_size(cell)} bytes")
+        return None if cell is None else cell[1]
 
     def _directory(self, number: int) -> Inode:
         inode = self.get(number)
@@ -607,8 +658,13 @@ def _check_target(target: bytes) -> None:
         raise PathInvalidError(reason="a target with a NUL")
 
 
+def sound_attribute(name: bytes) -> bool:
+    """Whether an attribute can be named so."""
+    return 1 <= len(name) <= NAME_MAX and b"\0" not in name
+
+
 def _check_attribute_name(name: bytes) -> None:
-    if not 1 <= len(name) <= NAME_MAX or b"\0" in name:
+    if not sound_attribute(name):
         raise PathInvalidError(
             reason=f"attribute name {name!r}; allowed are 1 to {NAME_MAX} bytes without NUL"
         )

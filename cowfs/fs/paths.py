@@ -102,7 +102,7 @@ def locate(nodes: Inodes, raw: bytes, *, follow: bool, entry: bool = False) -> P
             links += 1
             if links > LINKS_MAX:
                 raise SymlinkLoopError
-            target = nodes.content(number)
+            target = nodes.target(number)
             if target.startswith(b"/"):
                 parent, name, number = ROOT, b"", ROOT
             else:
@@ -117,4 +117,6 @@ def resolve(nodes: Inodes, raw: bytes, *, follow: bool = True) -> tuple[int, int
     place = locate(nodes, raw, follow=follow)
     if place.number == NO_INODE:
         raise PathNotFoundError
+    if place.kind == DIRECTORY and place.is_entry:
+        nodes.check_directory(place.number, place.parent, place.name)
     return place.number, place.kind

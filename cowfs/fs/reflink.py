@@ -47,8 +47,7 @@ class Reflink:
             number, directory = todo.pop()
             self._attributes(number, directory.number)
             inner = []
-            for name, child, _ in self._source.entries(number):
-                inode = self._source.get(child)
+            for name, child, inode in self._source.children(number):
                 if inode.is_directory:
                     below = self._bulk.open_in(directory, name, self._copy(inode))
                     inner.append((child, below))

@@ -12,7 +12,7 @@ from itertools import groupby
 from .._tree import Tree
 from ..blob import cell_size
 from ..blockio import BlockIO
-from ..errors import CorruptionError
+from ..errors import CorruptionError, StaleFileError
 from .inode import (
     COUNTER,
     DATA,
@@ -116,8 +116,11 @@ def _file(nodes: Inodes, number: int, items: Iterator[_Item]) -> Iterator[str]:
         if names != (number != ROOT):
             yield f"a directory of {names} names"
         elif number != ROOT:
-            for _ in nodes.ancestors(number):
-                pass
+            try:
+                for _ in nodes.ancestors(number):
+                    pass
+            except StaleFileError:
+                yield "a directory that does not lead to the root"
         return
     if entries:
         yield "no directory, but with entries"

@@ -20,6 +20,8 @@ from ..plain import noise, text
 
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
+NUMBER = st.integers(0, limits.MAX_NUMBER)
+COUNT = st.integers(0, limits.MAX_COUNT)
 DIGEST = st.binary(min_size=16, max_size=16)
 REF = st.binary(min_size=layout.REF_SIZE, max_size=layout.REF_SIZE)
 
@@ -105,9 +107,9 @@ def test_features_that_allow_only_reading_are_honoured() -> None:
 RUNS = st.lists(st.builds(layout.Run, U64, U32, DIGEST), max_size=10)
 DELTAS = st.builds(
     layout.Delta,
-    st.lists(st.tuples(U64, U32), max_size=20),
+    st.lists(st.tuples(NUMBER, U32), max_size=20),
     st.lists(st.binary(min_size=8, max_size=8), max_size=20).map(b"".join),
-    st.dictionaries(U64, U32, max_size=20),
+    st.dictionaries(U64, COUNT, max_size=20),
 )
 
 
@@ -141,11 +143,11 @@ def test_random_deltas_are_refused_or_taken(data: bytes) -> None:
 RECORDS = st.builds(
     layout.CommitRecord,
     uuid=DIGEST,
-    txid=U64,
+    txid=NUMBER,
     previous=DIGEST,
-    next_block=U64,
+    next_block=NUMBER,
     total_blocks=U64,
-    durable_txid=U64,
+    durable_txid=NUMBER,
     flags=st.integers(0, 3),
     catalog=REF,
     space=REF,
@@ -189,9 +191,9 @@ def test_groups(bitmap: bytes, counts: dict[int, int]) -> None:
 @given(
     st.integers(0, 255),
     U64,
-    U64,
-    U64,
-    U64,
+    NUMBER,
+    st.integers(0, limits.MAX_VALUE),
+    st.integers(0, limits.RECORD_SIZE),
     st.text("abc/@-", max_size=200),
     st.none() | REF,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 import cowfs
 from cowfs import limits
 from cowfs._node import Cache
-from cowfs._tree import Tree, node_items
+from cowfs._tree import EXTENT, INLINE, TREE, Tree, node_items
+from cowfs.blob import cell_size
 from cowfs.device import MemoryDevice
-from cowfs.format import pack_pointer
+from cowfs.format import pack_pointer, unpack_pointer, unpack_summary
 
 from ..plain import noise
 
@@ -24,6 +26,9 @@ NODE = limits.DEFAULT_NODE_SIZE
 class OnePage:
     """Where a tree reads from: one page, without the checksum that would find everything."""
 
+    total_blocks = 1 << 20
+    block_size = 4096
+
     def __init__(self, page: bytes) -> None:
         self.page = page
 
@@ -31,10 +36,18 @@ class OnePage:
         return self.page
 
 
-def reference(level: int, items: int = 1) -> bytes:
-    """A reference to a node in block 9."""
-    summary = items.to_bytes(8, "little") + bytes(20)
-    return pack_pointer(9, 1, NODE, NODE, 0, level, bytes(16)) + summary
+def reference(level: int, items: list[tuple[bytes, int, bytes]] | None = None) -> bytes:
+    """A reference to a node in block 9; of a leaf, as it must be if these are its items."""
+    pointer = pack_pointer(9, 1, NODE, NODE, 0, level, bytes(16))
+    logical, stored, outside = 0, NODE, 0
+    for key, kind, value in items or ():
+        logical += len(key) + cell_size((kind, value))
+        outside += kind != INLINE
+        if kind == EXTENT:
+            stored += unpack_pointer(value).blocks(4096) * 4096
+        elif kind == TREE:
+            stored += unpack_summary(value).stored
+    return pointer + struct.pack("<QQQI", len(items or ()), logical, stored, outside)
 
 
 def pages() -> dict[int, bytes]:
@@ -73,10 +86,11 @@ def look(page: bytes, level: int) -> None:
     assert keys == sorted(set(keys))
     if level:
         return
-    tree: Any = Tree(source, Cache(1 << 20), NODE, 16, reference(0), None, "label")
+    tree: Any = Tree(source, Cache(1 << 20), NODE, 16, reference(0, items), None, "label")
     tree.resolve = lambda kind, value: value
     assert list(tree.items_between(None, None, False, 1)) == keys
     assert list(tree.items_between(None, None, True, 1)) == keys[::-1]
+    assert len(tree) == len(keys)
     for key, _, value in items:
         assert tree.get(key) == value
     assert tree.get(b"\0") is None or b"\0" in keys
