@@ -58,7 +58,6 @@ class Space:
         self.limit = limit
         self.bitmap = Bitmap(total, limits.GROUP_BLOCKS)
         self.shared: dict[int, int] = {}
-        self.used = 0
         self.unseen: deque[tuple[int, bytes]] = deque()
         self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
@@ -79,13 +78,18 @@ class Space:
 
     def reserve_fixed(self) -> None:
         """Set what is never handed out: both superblock places, and block 0 with the first."""
-        self.used += self.bitmap.set(0, limits.SUPERBLOCK_SLOTS)
-        self.used += self.bitmap.set(limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS)
+        self.bitmap.set(0, limits.SUPERBLOCK_SLOTS)
+        self.bitmap.set(limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS)
 
     @property
     def total(self) -> int:
         """Blocks of the image as it is."""
         return self.bitmap.size
+
+    @property
+    def used(self) -> int:
+        """Blocks that are not free. The map counts: no interrupt can come between the two."""
+        return self.bitmap.used
 
     @property
     def reserve(self) -> int:
@@ -136,9 +140,13 @@ class Space:
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
         if written < _WRITE_AHEAD_LIMIT:
             self._write_ahead(start, length)
-        self.used += self.bitmap.set(start, length)
-        self._near = start + length
-        return start, length
+        try:
+            self.bitmap.set(start, length)
+            self._near = start + length
+            return start, length
+        except BaseException:  # an interrupt: nobody knows of the run
+            self.bitmap.clear(start, length)
+            raise
 
     def _leaves_runs(self, blocks: int) -> bool:
         """Whether the reserve will still be there in runs that a node fits in: free blocks that lie
@@ -191,7 +199,7 @@ class Space:
 
     def give_back(self, start: int, length: int) -> None:
         """Blocks that were taken and not used, or used by a transaction that is abandoned."""
-        self.used -= self.bitmap.clear(start, length)
+        self.bitmap.clear(start, length)
 
     # --- commit ---------------------------------------------------------------------------------
 
@@ -223,8 +231,9 @@ class Space:
             (self.young, min(proven, oldest)),
         ):
             while queue and queue[0][0] <= limit:
-                _, freed = queue.popleft()
-                self.used -= self.bitmap.clear_packed(freed)
+                _, freed = queue[0]
+                self.bitmap.clear_packed(freed)  # done again if an interrupt comes before `popleft`
+                queue.popleft()
                 self.pending_blocks -= packed_blocks(freed)
 
     def settled(self) -> Bitmap:
@@ -307,10 +316,6 @@ class Space:
             self.bitmap.set(start, length)
         self.bitmap.clear_packed(delta.freed)
         self.apply_counts(delta.counts)
-
-    def recount(self) -> None:
-        """Settle `used` after loading."""
-        self.used = self.bitmap.count(0, self.total)
 
 
 def packed_runs(packed: bytes) -> Iterator[tuple[int, int]]:
