@@ -1,9 +1,9 @@
 """Interrupts the program at any line of cowfs: Ctrl-C may come there, and memory may run out.
 
 A tracer counts the lines of cowfs as they are reached, and raises an exception at one of them.
-Lines with `with`, `try`, `except` and `finally` are passed over. The interpreter looks for signals where
-calls end and functions begin, hence neither there, nor on the way from a block to the exit of its
-`with`, which counts as that line: a lock cannot be left held.
+Lines with `with`, `try`, `except` and `finally` are passed over. The interpreter looks for signals
+where calls end and functions begin, hence neither there, nor on the way from a block to the exit of
+its `with`, which counts as that line: a lock cannot be left held.
 
 What runs because nobody refers to an object any more is left alone: there the interpreter drops all
 exceptions. In the compiled part an interrupt shows only when it calls something that is not.
