@@ -11,7 +11,7 @@ COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
 SCRIPTS := $(shell grep -lsE '^\#!.*python' tools/*)
 CHECKED := cowfs tests tools $(SCRIPTS)
 
-.PHONY: help venv demo test crashfuzz faultfuzz bench fixtures lint format clean
+.PHONY: help venv demo test crashfuzz faultfuzz model bench fixtures lint format clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -44,6 +44,9 @@ faultfuzz: $(BUILT) ## More failing I/Os and interrupts than `make test` has tim
 
 crashfuzz: $(BUILT) ## More power cuts than `make test` has time for, for so long: MINUTES=10
 	@tools/crashfuzz --minutes $(MINUTES)
+
+model: $(BUILT) ## Every state of the commit protocol, as a small model
+	@PYTHONPATH=tools $(RUN) -m model
 
 bench: $(BUILT) ## Rates of cowfs, LMDB and SQLite on a million keys
 	@tools/bench kv
