@@ -330,6 +330,7 @@ class Engine(ABC):
             except OutOfSpaceError as error:
                 # The log holds everything; the next opening takes a little longer.
                 _log.warning("%s: closed without a checkpoint: %s", self.path, error)
+                return  # the newest record still says how long the image is
             if self.failure is not None:
                 return
             size = self.io.space.total * self.io.block_size

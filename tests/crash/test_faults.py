@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import cowfs
+from cowfs.commit import Committer
 from cowfs.engine import Engine
 from cowfs.transaction import Transaction
 from faultfuzzer.device import FaultyDevice
@@ -48,7 +49,7 @@ def test_every_line_can_be_interrupted(seed: int) -> None:
 
 
 def a_failed_flush_is_not_final(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "_check_sound", lambda self: None)
+    monkeypatch.setattr(Committer, "check_sound", lambda self: None)
 
 
 def an_error_of_a_flush_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,6 @@ class FaultyDevice(RecordingDevice):
         _raise(kind)
 
     def flush(self) -> None:
-        self.settle()
         kind = self._fails("flush")
         if kind in (None, Kind.LATE, Kind.INTERRUPT):
             super().flush()
