@@ -11,7 +11,7 @@ COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
 SCRIPTS := $(shell grep -lsE '^\#!.*python' tools/*)
 CHECKED := cowfs tests tools $(SCRIPTS)
 
-.PHONY: help venv demo test crashfuzz flip forge fuzz sanitize bench fixtures lint format clean
+.PHONY: help venv demo test crashfuzz faultfuzz model flip forge fuzz sanitize bench fixtures lint format clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -39,8 +39,14 @@ demo: $(BUILT) ## The main job from end to end, on the standard library's files
 test: $(BUILT) ## All tests
 	@$(RUN) -m pytest -n 2
 
+faultfuzz: $(BUILT) ## More failing I/Os and interrupts than `make test` has time for: MINUTES=10
+	@tools/faultfuzz --minutes $(MINUTES)
+
 crashfuzz: $(BUILT) ## More power cuts than `make test` has time for, for so long: MINUTES=10
 	@tools/crashfuzz --minutes $(MINUTES)
+
+model: $(BUILT) ## Every state of the commit protocol, as a small model
+	@PYTHONPATH=tools $(RUN) -m model
 
 flip: $(BUILT) ## Every byte of small images flipped, one at a time: half an hour on two cores
 	@tools/attack flip

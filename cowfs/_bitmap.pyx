@@ -15,11 +15,13 @@ cdef extern from *:
 
 
 cdef class Bitmap:
-    """`size` bits, all clear at first. `dirty` has a byte for each group, set when bits change."""
+    """`size` bits, all clear at first; `used` of them are set. `dirty` has a byte for each group, set
+    when bits change."""
 
     cdef bytearray words
     cdef uint64_t* w
     cdef readonly Py_ssize_t size
+    cdef readonly Py_ssize_t used
     cdef readonly Py_ssize_t group_blocks
     cdef readonly bytearray dirty
     cdef list longest
@@ -36,6 +38,7 @@ cdef class Bitmap:
         cdef Py_ssize_t groups = (size + self.group_blocks - 1) // self.group_blocks
         cdef Py_ssize_t length = groups * self.group_blocks // 8
         if length < len(self.words):
+            self.used -= self.count(size, self.size)
             del self.words[length:]
             del self.dirty[groups:]
             del self.longest[groups:]
@@ -71,6 +74,7 @@ cdef class Bitmap:
                 changed += __builtin_popcountll(mask & old)
                 self.w[start >> 6] = old & ~mask
             start += take
+        self.used += changed if on else -changed
         return changed
 
     def set(self, Py_ssize_t start, Py_ssize_t length):
@@ -214,6 +218,7 @@ cdef class Bitmap:
         cdef Bitmap other
         other = Bitmap(self.size, self.group_blocks)
         other.words[:] = self.words
+        other.used = self.used
         other.w = <uint64_t*>PyByteArray_AS_STRING(other.words)
         return other
 
@@ -228,6 +233,10 @@ cdef class Bitmap:
         for group in groups:
             self.dirty[group] = 1
 
+    def mark_all(self):
+        """Count all groups as changed."""
+        memset(PyByteArray_AS_STRING(self.dirty), 1, len(self.dirty))
+
     def group_bytes(self, Py_ssize_t group):
         """The bits of a group, lowest block in the lowest bit of the first byte."""
         cdef Py_ssize_t length = self.group_blocks // 8
@@ -238,6 +247,8 @@ cdef class Bitmap:
         cdef Py_ssize_t length = self.group_blocks // 8
         if len(data) != length:
             raise ValueError(f"{len(data)} bytes for a group of {length}")
+        self.used -= self.count(8 * group * length, 8 * (group + 1) * length)
         self.words[group * length:(group + 1) * length] = data
+        self.used += self.count(8 * group * length, 8 * (group + 1) * length)
         self.longest[group] = self.group_blocks
         self.w = <uint64_t*>PyByteArray_AS_STRING(self.words)

@@ -124,6 +124,8 @@ cdef class BlockWriter:
         self.buffered = self.cursor
         self.record_block = self.next_record
         self.next_record = 0
+        self.segments = []  # nothing is left to abandon
+        self.segment = self.cursor
 
     def held(self, uint64_t block, Py_ssize_t length):
         """Bytes that were placed at `block` and are not on the device yet; None for others."""

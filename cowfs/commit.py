@@ -185,15 +185,13 @@ class Committer:
         space_tree, space_ref = self.space_tree, NO_REF
         segments_before = freed_before = 0
         counts = ledger.counts
-        changed: list[int] = []
         try:
             if checkpoint:
                 writer.finish_run()
                 ledger.reuse_own = False
                 segments_before, freed = len(writer.segments), ledger.freed_bytes()
                 freed_before, counts = len(freed), {}
-                changed = space.bitmap.clean()
-                space_tree = self._store_space(ledger, changed, [freed, pack_runs(retired)])
+                space_tree = self._store_space(ledger, [freed, pack_runs(retired)])
                 space_ref = space_tree.ref or NO_REF
             writer.close_segment()
 
@@ -210,14 +208,16 @@ class Committer:
             # 3. Blocks of a large transaction are flushed before the record that leads to them.
             data = self._proven(record, flush_first=tx.large or checkpoint)
         except BaseException:
-            space.bitmap.mark(changed)
+            if checkpoint:
+                space.bitmap.mark_all()
             raise
         self._write(tx, record, data, {}, space_tree, retired)
 
-    def _store_space(self, ledger: Ledger, changed: list[int], freed: list[bytes]) -> Tree:
+    def _store_space(self, ledger: Ledger, freed: list[bytes]) -> Tree:
         """Store the space map as it is without what this writes; the new space tree."""
         tree = self.space_tree.fork(ledger)
         freed = [*freed, ledger.own_freed_bytes()]
+        changed = self.io.space.bitmap.clean()
         groups = self.io.space.checkpoint_groups(changed, freed, ledger.counts)
         for group, value in list(groups):
             write_value(self.io, tree, group_key(group), value)
@@ -295,6 +295,13 @@ class Committer:
                 self.make_durable(tx.txid)
                 self._write_superblock(record, block, retired)
             self.log.note_record(block, record.overflow)
+        except OSError as error:
+            self.failure = error
+            raise FailedError(
+                f"{self.io.device.name}: writing the commit failed ({error}); whether it was kept "
+                "shows when the store is opened again, and it takes no more writes before: open "
+                "it anew"
+            ) from error
         except BaseException as error:
             self.failure = error
             raise
@@ -381,7 +388,7 @@ class Committer:
     def _flush(self, consequence: str) -> None:
         try:
             self.io.device.flush()
-        except Exception as error:
+        except OSError as error:
             self.failure = error
             raise FailedError(
                 f"{self.io.device.name}: a flush failed ({error}); the store takes no more writes: "
@@ -391,9 +398,10 @@ class Committer:
     def check_sound(self) -> None:
         """FailedError where an earlier write or flush failed."""
         if self.failure is not None:
+            reason = str(self.failure) or type(self.failure).__name__
             raise FailedError(
-                f"{self.io.device.name}: an earlier write or flush failed ({self.failure}); what "
-                "was committed before is safe, but the store takes no more writes: open it anew"
+                f"{self.io.device.name}: an earlier write or flush failed ({reason}); what was "
+                "committed before is safe, but the store takes no more writes: open it anew"
             )
 
     def release_freed(self) -> None:

@@ -16,7 +16,15 @@ import stat
 from typing import Protocol
 
 from .direct import DirectWriter
-from .errors import BusyError, ClosedError, FormatError, NotFoundError, OutOfSpaceError, UsageError
+from .errors import (
+    BusyError,
+    ClosedError,
+    DeviceError,
+    FormatError,
+    NotFoundError,
+    OutOfSpaceError,
+    UsageError,
+)
 
 _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
@@ -178,12 +186,15 @@ class FileDevice:
         if self._fd < 0:
             raise ClosedError(f"{self.name}: the image is closed")
         self._arrive(offset, length)
-        data = os.pread(self._fd, length, offset)
-        while len(data) < length:
-            more = os.pread(self._fd, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
+        try:
+            data = os.pread(self._fd, length, offset)
+            while len(data) < length:
+                more = os.pread(self._fd, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise _explain(error, self.name, "read") from error
         return data
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -222,7 +233,10 @@ class FileDevice:
                 raise _explain(error, self.name, "write") from error
 
     def flush(self) -> None:
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise _explain(error, self.name, "flush") from error
 
     def discard(self, offset: int, length: int) -> None:
         self._arrive(offset, length)
@@ -271,7 +285,7 @@ def _explain(error: OSError, name: str, verb: str) -> OSError:
             f"{name}: the disk under the image is full ({error.strerror}); free space on it, "
             "or delete data in the store"
         )
-    return OSError(error.errno, f"cannot {verb} the image: {error.strerror}", name)
+    return DeviceError(error.errno, f"{name}: cannot {verb} the image: {error.strerror}")
 
 
 def _punch_hole(fd: int, offset: int, length: int) -> bool:

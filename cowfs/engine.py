@@ -11,10 +11,12 @@ import logging
 import threading
 import time
 import uuid
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Self
 
 from . import limits
@@ -69,7 +71,8 @@ class Engine(ABC):
         dirty_limit = max(limits.MIN_CACHE // 2, cache_size // 2)
         self.committer = Committer(self.io, log, self.versions, space_tree, dirty_limit)
         self._writer = threading.Lock()
-        self._writing: Transaction | None = None
+        self._writing_ref: weakref.ref[Transaction] | None = None
+        """Weak: a transaction that an interrupt kept from its `with` block is given up with it."""
         self._writing_thread = 0
         self._closed = False
 
@@ -92,14 +95,16 @@ class Engine(ABC):
 
     def change_size(self, name: str, size: int) -> None:
         """Note the new size of a volume in the transaction that is open."""
-        if self._writing is None:
+        writing = self._writing
+        if writing is None:
             raise ClosedError("no transaction is open")
-        self._writing.resize(name, size)
+        writing.resize(name, size)
 
     def size_of(self, name: str) -> int:
         """Bytes of a volume, as the transaction that is open in this thread sees it."""
-        if self._writing is not None and self._writing_thread == threading.get_ident():
-            return self._writing.catalog.resolve(name).size
+        writing = self._writing
+        if writing is not None and self._writing_thread == threading.get_ident():
+            return writing.catalog.resolve(name).size
         with self.pinned("lookup") as catalog:
             return catalog.resolve(name).size
 
@@ -140,25 +145,32 @@ class Engine(ABC):
     def view_root(self, name: str) -> tuple[Root, FixedSession]:
         """`open_view`, and the catalog's record of what it shows."""
         self._check_open()
-        version, close = self.versions.open(name)
+        number = next(self.versions.numbers)
         try:
+            version = self.versions.open(number, name)
             root = version.resolve(name)
             head = version.heads.get(root.dataset) if "@" not in name else None
             tree = head.fork(None, name) if head is not None else self.tree_of(root, name)
+            return root, FixedSession(
+                name,
+                self.io,
+                tree,
+                readonly=True,
+                on_close=lambda: self.versions.close(number),
+            )
         except BaseException:
-            close()
+            self.versions.close(number)
             raise
-        return root, FixedSession(name, self.io, tree, readonly=True, on_close=close)
 
     @contextmanager
     def pinned_version(self, purpose: str) -> Iterator[Version]:
         """The version of this moment, kept in place."""
         self._check_open()
-        version, close = self.versions.open(f"({purpose})")
+        number = next(self.versions.numbers)
         try:
-            yield version
+            yield self.versions.open(number, f"({purpose})")
         finally:
-            close()
+            self.versions.close(number)
 
     @contextmanager
     def pinned(self, purpose: str) -> Iterator[Catalog]:
@@ -169,10 +181,11 @@ class Engine(ABC):
     @contextmanager
     def still(self) -> Iterator[None]:
         """No transaction runs meanwhile."""
-        if self._writing_thread == threading.get_ident():
+        if self._writes_here():
             raise BusyError("this thread has a transaction open; end it first")
         with self._writer:
             self._check_open()
+            self.committer.release_freed()
             yield
 
     def own_blocks(self, *, pending: bool = True) -> Iterator[tuple[int, int]]:
@@ -238,33 +251,43 @@ class Engine(ABC):
         self._check_open()
         if self.readonly:
             raise ReadOnlyError(f"{self.path} is open for reading only; open it with 'w'")
-        me = threading.get_ident()
-        if self._writing_thread == me:
+        if self._writes_here():
             raise BusyError(
                 "this thread has a transaction open already; end it first, or use it instead"
             )
-        self._writer.acquire()
-        try:
+        turn = self._turn(weakref.ref(tx))
+        next(turn)
+        tx.turn = turn
+        return self.committer.begin()
+
+    def _turn(self, tx: weakref.ref[Transaction]) -> Generator[None, None, None]:
+        """The right to write, from `next` to `close`. Whatever interrupts its holder, and wherever:
+        once nobody refers to the generator any more, it is closed."""
+        with self._writer:
             self._check_open()
-            txid = self.committer.begin()
-        except BaseException:
-            self._writer.release()
-            raise
-        self._writing_thread = me
-        self._writing = tx
-        return txid
+            self.committer.check_sound()
+            self._writing_ref, self._writing_thread = tx, threading.get_ident()
+            yield
+
+    @property
+    def _writing(self) -> Transaction | None:
+        """The transaction that is open."""
+        tx = self._writing_ref() if self._writing_ref is not None else None
+        return tx if tx is not None and _has_turn(tx) else None
+
+    def _writes_here(self) -> bool:
+        """Whether this thread has a transaction open."""
+        return self._writing is not None and self._writing_thread == threading.get_ident()
+
+    def abandon(self, tx: Transaction) -> None:
+        """Give back what a transaction placed. It can be done again, should something interrupt."""
+        if _has_turn(tx) and self.failure is None:
+            self.io.writer.abandon()
 
     def end(self, tx: Transaction) -> None:
         """Let the next transaction write."""
-        if self._writing is tx:
-            self._writing = None
-            self._writing_thread = 0
-            self._writer.release()
-
-    def abandon(self, tx: Transaction) -> None:
-        """Give back what a transaction placed."""
-        if self._writing is tx and self.failure is None:
-            self.io.writer.abandon()
+        if tx.turn is not None:
+            tx.turn.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -284,8 +307,9 @@ class Engine(ABC):
         """
         if self._closed:
             return
-        if self._writing is not None:
-            self._writing.abort()
+        writing = self._writing
+        if writing is not None:
+            writing.abort()
         try:
             if not self.readonly and self.failure is None:
                 self._settle()
@@ -307,6 +331,7 @@ class Engine(ABC):
             except OutOfSpaceError as error:
                 # The log holds everything; the next opening takes a little longer.
                 _log.warning("%s: closed without a checkpoint: %s", self.path, error)
+                return  # the newest record still says how long the image is
             if self.failure is not None:
                 return
             size = self.io.space.total * self.io.block_size
@@ -399,7 +424,6 @@ class Engine(ABC):
             )
         found = Recovery(device, superblock)
         log = follow(device, superblock, found.visit)
-        found.io.space.recount()
         if not readonly:
             settle(device, log, superblock, found.io.space.total)
         engine = cls(
@@ -432,3 +456,8 @@ class Engine(ABC):
         }
         self.versions.newest = replace(newest, heads=heads)
         self.committer.adopt(ledger, packed)
+
+
+def _has_turn(tx: Transaction) -> bool:
+    """Whether a transaction has the right to write."""
+    return tx.turn is not None and getgeneratorstate(tx.turn) != GEN_CLOSED

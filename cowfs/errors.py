@@ -70,6 +70,14 @@ class OutOfSpaceError(Error, OSError):
         self.errno = errno.ENOSPC
 
 
+class DeviceError(Error, OSError):
+    """The host could not read or write the image; `errno` says why."""
+
+    def __init__(self, code: int | None, message: str) -> None:
+        super().__init__(message)
+        self.errno = code
+
+
 class FailedError(Error):
     """The store refuses writes because a write or flush failed; open it anew."""
 

@@ -40,8 +40,10 @@ class Session(Protocol):
 class Pin:
     """Keeps a version in place until it is released, or nobody refers to it any more."""
 
+    _on_release: Callable[[], None] | None = None
+
     def __init__(self, on_release: Callable[[], None]) -> None:
-        self._on_release: Callable[[], None] | None = on_release
+        self._on_release = on_release
 
     def release(self) -> None:
         """Let go of the version; a second time does nothing."""
@@ -136,8 +138,8 @@ class LiveSession:
             yield outer
             return
         session = self._store.open_view(self.name)
-        self._open.tree = session.tree
         try:
+            self._open.tree = session.tree
             yield session.tree
         finally:
             self._open.tree = None
@@ -151,8 +153,8 @@ class LiveSession:
             yield outer
             return
         with self._store.open_change(self.name) as tree:
-            self._open.tree = tree
             try:
+                self._open.tree = tree
                 yield tree
             finally:
                 self._open.tree = outer

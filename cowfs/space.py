@@ -59,7 +59,6 @@ class Space:
         self.limit = limit
         self.bitmap = Bitmap(total, limits.GROUP_BLOCKS)
         self.shared: dict[int, int] = {}
-        self.used = 0
         self.unseen: deque[tuple[int, bytes]] = deque()
         self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
@@ -85,13 +84,18 @@ class Space:
 
     def reserve_fixed(self) -> None:
         """Set what is never handed out: both superblock places, and block 0 with the first."""
-        self.used += self.bitmap.set(0, limits.SUPERBLOCK_SLOTS)
-        self.used += self.bitmap.set(limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS)
+        self.bitmap.set(0, limits.SUPERBLOCK_SLOTS)
+        self.bitmap.set(limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS)
 
     @property
     def total(self) -> int:
         """Blocks of the image as it is."""
         return self.bitmap.size
+
+    @property
+    def used(self) -> int:
+        """Blocks that are not free. The map counts: no interrupt can come between the two."""
+        return self.bitmap.used
 
     @property
     def reserve(self) -> int:
@@ -119,10 +123,16 @@ class Space:
         where the `log` goes on in them for many commits. Raises OutOfSpaceError.
         """
         while log and self.log_runs:
-            start, length = self.log_runs.pop()
-            if length >= minimum:
-                return start, length
-            self.give_back(start, length)
+            run = self.log_runs[-1]
+            try:
+                self.log_runs.pop()
+                if run[1] >= minimum:
+                    return run
+            except BaseException:  # an interrupt: nobody knows of the run
+                self.log_runs = [other for other in self.log_runs if other != run]
+                self.give_back(*run)
+                raise
+            self.give_back(*run)
         try:
             return self._take_free(minimum, written, log)
         except OutOfSpaceError:
@@ -156,9 +166,13 @@ class Space:
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
         if written < _WRITE_AHEAD_LIMIT:
             self._write_ahead(start, length)
-        self.used += self.bitmap.set(start, length)
-        self._near = start + length
-        return start, length
+        try:
+            self.bitmap.set(start, length)
+            self._near = start + length
+            return start, length
+        except BaseException:  # an interrupt: nobody knows of the run
+            self.bitmap.clear(start, length)
+            raise
 
     def _leaves_runs(self, blocks: int) -> bool:
         """Whether the reserve will still be there in runs that a node fits in: free blocks that lie
@@ -211,7 +225,7 @@ class Space:
 
     def give_back(self, start: int, length: int) -> None:
         """Blocks that were taken and not used, or used by a transaction that is abandoned."""
-        self.used -= self.bitmap.clear(start, length)
+        self.bitmap.clear(start, length)
 
     # --- commit ---------------------------------------------------------------------------------
 
@@ -244,20 +258,24 @@ class Space:
 
     def release_log(self) -> None:
         """Keep nothing for the log."""
-        for start, length in self.log_runs:
-            self.give_back(start, length)
-        self.log_runs = []
+        while self.log_runs:
+            self.give_back(*self.log_runs[-1])
+            self.log_runs.pop()
 
     def _keep_for_log(self, durable: int) -> None:
         while self.retired and self.retired[0][0] <= durable:
-            _, packed = self.retired.popleft()
-            self.pending_blocks -= packed_blocks(packed)
+            _, packed = self.retired[0]
+            runs = list(self.log_runs)
+            kept = sum(length for _, length in runs)
             for start, length in packed_runs(packed):
-                kept = sum(length for _, length in self.log_runs)
                 if length >= _SMALL_RUN // 4 and kept < limits.LOG_BYTES // self.block_size:
-                    self.log_runs.append((start, length))
+                    runs.append((start, length))
+                    kept += length
                 else:
                     self.give_back(start, length)
+            # Up to here all of this may be done again, should an interrupt come.
+            self.log_runs, _ = runs, self.retired.popleft()
+            self.pending_blocks -= packed_blocks(packed)
 
     def release(self, durable: int, proven: int, oldest: int) -> None:
         """Make reusable what transactions up to `durable` freed (`proven` for what is young),
@@ -269,9 +287,11 @@ class Space:
             (self.young, min(proven, oldest)),
         ):
             while queue and queue[0][0] <= limit:
-                _, freed = queue.popleft()
-                self.used -= self.bitmap.clear_packed(freed)
+                _, freed = queue[0]
+                # All of this is done again if an interrupt comes before `popleft`.
+                self.bitmap.clear_packed(freed)
                 self._dying.clear_packed(freed)
+                queue.popleft()
                 self.pending_blocks -= packed_blocks(freed)
 
     def in_use(self, block: int) -> bool:
@@ -363,10 +383,6 @@ class Space:
             self.bitmap.set(start, length)
         self.bitmap.clear_packed(delta.freed)
         self.apply_counts(delta.counts)
-
-    def recount(self) -> None:
-        """Settle `used` after loading."""
-        self.used = self.bitmap.count(0, self.total)
 
 
 def _joined(runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,8 @@ its ledger. So abandoning it means forgetting it, and committing it is `Committe
 from __future__ import annotations
 
 import time
+import weakref
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,15 +32,22 @@ class Transaction:
     that leaves the block abandons the transaction and leaves no trace.
     """
 
+    turn: Generator[None, None, None] | None = None
+    """The right to write, from `Engine.begin` to `Engine.end`."""
+    _ended = True
+
     def __init__(self, store: Engine, durable: bool) -> None:
+        self._open: dict[int, tuple[Root, Tree]] = {}
+        self._objects: dict[str, Any] = {}
         self.store = store
         self.durable = durable
         self.io = store.io
         self.txid = store.begin(self)
+        self._ended = False
         committer = store.committer
         self.ledger = committer.new_ledger(self.txid)
         self.ledger.dirty_limit = committer.dirty_limit
-        self.ledger.spill = self._spill
+        self.ledger.spill = _spiller(weakref.ref(self))
         self._base = store.versions.newest
         self.catalog = Catalog(self._base.catalog.fork(self.ledger))
         self.large = False
@@ -47,9 +56,6 @@ class Transaction:
         """Whether to store the whole space map with it."""
         self._destroys = False
         self._destroyed: set[int] = set()
-        self._open: dict[int, tuple[Root, Tree]] = {}
-        self._objects: dict[str, Any] = {}
-        self._ended = False
 
     def __enter__(self) -> Transaction:
         return self
@@ -236,8 +242,16 @@ class Transaction:
     def abort(self) -> None:
         """Forget everything. The transaction is over."""
         if not self._ended:
-            self.store.abandon(self)
-            self._finish()
+            try:
+                self.store.abandon(self)
+            except BaseException:
+                self.store.abandon(self)  # an interrupt; doing it twice does no harm
+                raise
+            finally:
+                self._finish()
+
+    __del__ = abort
+    """An interrupt can come between its beginning and the `with` block, or while it is given up."""
 
     def reclaim(self, budget: int | None = None) -> bool:
         """Go on destroying what earlier transactions left; True while something remains."""
@@ -290,13 +304,11 @@ class Transaction:
             raise ClosedError("this transaction has ended; begin another")
 
     def _finish(self) -> None:
-        self._ended = True
         for _, tree in self._open.values():
             tree.close()
-        self.catalog.tree.close()
-        self.ledger.spill = None
         self._objects.clear()
         self.store.end(self)
+        self._ended = True
 
     def _open_root(self, name: str) -> tuple[Root, Tree]:
         self._check()
@@ -366,3 +378,14 @@ class Transaction:
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
         return f"<cowfs transaction {self.txid} ({state})>"
+
+
+def _spiller(tx: weakref.ref[Transaction]) -> Callable[[], None]:
+    """`_spill`, for a ledger, which must not keep its transaction alive."""
+
+    def spill() -> None:
+        found = tx()
+        if found is not None:
+            found._spill()
+
+    return spill

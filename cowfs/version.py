@@ -6,9 +6,10 @@ the same short critical section, so that the writer knows what must stay in plac
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ._tree import Tree
@@ -61,15 +62,19 @@ class Versions:
         self.lock = threading.Lock()
         """Held while a reader opens, or a version becomes the newest: both in a few steps."""
         self._readers: dict[int, Reader] = {}
-        self._number = 0
+        self.numbers = itertools.count()
+        """Of readers. Who opens draws one first, to close it whatever interrupts the opening."""
 
-    def open(self, name: str) -> tuple[Version, Callable[[], None]]:
-        """The newest version, kept in place until the function that comes with it is called."""
+    def open(self, number: int, name: str) -> Version:
+        """The newest version, kept in place until reader `number` is closed."""
         with self.lock:
             version = self.newest
-            number = self._number = self._number + 1
             self._readers[number] = Reader(name, version.txid, time.time())
-        return version, lambda: self._close(number)
+        return version
+
+    def close(self, number: int) -> None:
+        """Let go of a version; a second time does nothing."""
+        self._readers.pop(number, None)
 
     def readers(self) -> list[Reader]:
         """Open views, oldest first."""
@@ -96,6 +101,3 @@ class Versions:
     def forget_readers(self) -> None:
         """Keep nothing in place any more, as nobody reads once the store is closed."""
         self._readers.clear()
-
-    def _close(self, number: int) -> None:
-        self._readers.pop(number, None)

@@ -9,6 +9,7 @@ import pytest
 
 import cowfs
 from cowfs import limits
+from cowfs.device import MemoryDevice
 
 from ..devices import FailingDevice
 from ..plain import Items, assert_sound, contents, noise, reopened
@@ -133,6 +134,33 @@ def test_a_store_that_cannot_be_settled_still_closes() -> None:
         found = reopened(device)
         assert len(found["a"]) == 20
         assert_sound(found)
+
+
+def test_an_image_that_is_closed_while_its_disk_is_full_can_be_opened() -> None:
+    """The file keeps its free end, as no checkpoint could say that it is shorter now."""
+
+    class FullDevice(MemoryDevice):
+        full = False
+
+        def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+            if self.full:
+                raise cowfs.OutOfSpaceError("the disk under the image is full")
+            super().write(offset, data)
+
+    device = FullDevice()
+    store = cowfs.open_device(device, parameters=cowfs.Parameters())
+    data = store.create("a")
+    data[b"large"] = noise(8_000_000)
+    data[b"small"] = b"v"
+    del data[b"large"]
+    data[b"small"] = b"w"
+    size = device.size()
+    device.full = True
+    store.close()
+    assert device.size() == size
+    found = reopened(device)
+    assert dict(found["a"].items()) == {b"small": b"w"}
+    assert_sound(found)
 
 
 @pytest.mark.parametrize("at", range(40))

@@ -18,7 +18,7 @@ INTERNAL = {
     "make_object open_change open_view own_blocks pinned pinned_version size_of space_tree still "
     "tree_of view_root",
     "Transaction": "changed changed_otherwise changed_trees note_size prepare_space resize "
-    "store_trees tree",
+    "store_trees tree turn",
     "KV": "",
     "FS": "reading writing",
     "Volume": "",

@@ -22,18 +22,24 @@ if TYPE_CHECKING:
 class Run:
     """A store, its device and its states. To be used while the world is entered.
 
-    Without `image` it is a new store; otherwise it is found there, and must hold one of `allowed`.
+    Without `image` it is a new store, on `device` if one is given; otherwise it is found there, and
+    must hold one of `allowed`.
     """
 
     def __init__(
-        self, world: World, image: Image | None = None, allowed: tuple[PlainStore, ...] = ()
+        self,
+        world: World,
+        image: Image | None = None,
+        allowed: tuple[PlainStore, ...] = (),
+        *,
+        device: RecordingDevice | None = None,
     ) -> None:
         self.world = world
         self.changes: dict[int, tuple[Change, ...]] = {}
         """By the number of a state: what led to it."""
         self._held: list[tuple[str, Any, Items]] = []
         if image is None:
-            self.device = RecordingDevice()
+            self.device = device or RecordingDevice()
             self.store = world.make(self.device)
             self.device.log.clear()
             self._base = self.device.image.copy()
@@ -134,5 +140,11 @@ class Run:
         for name, view, items in self._held:
             if view_items(view) != items:
                 raise Wrong(f"an open view of {name} has changed")
+            view.close()
+        self._held.clear()
+
+    def drop_views(self) -> None:
+        """Close all views, whatever they show."""
+        for _, view, _ in self._held:
             view.close()
         self._held.clear()

@@ -52,11 +52,13 @@ class Abandon:
     def do(self, run: Run) -> None:
         model = run.model.copy()
         tx = run.store.transaction()
-        with contextlib.suppress(OutOfSpaceError):
-            for change in self.changes:
-                if change.possible(model):
-                    change.apply(tx, model)
-        tx.abort()
+        try:
+            with contextlib.suppress(OutOfSpaceError):
+                for change in self.changes:
+                    if change.possible(model):
+                        change.apply(tx, model)
+        finally:
+            tx.abort()
 
 
 @dataclass(frozen=True, slots=True)

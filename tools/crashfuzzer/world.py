@@ -16,6 +16,8 @@ from cowfs import limits
 from cowfs.device import Device
 
 KIB = 1024
+_BULK = 100 * KIB
+"""Bytes of large values from which on they are written behind."""
 _NOW_NS = 1_700_000_000_000_000_000
 """The time stands still: what is done twice has the same bytes."""
 
@@ -66,6 +68,7 @@ class World:
                 UNSTORED_RECORDS=self.unstored_records,
                 REAP_BLOCKS=self.reap_blocks,
                 MIN_IMAGE_BLOCKS=self.min_image_blocks,
+                BULK=_BULK,
             ),
             mock.patch("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
             mock.patch("secrets.randbits", ids.getrandbits),
