@@ -21,8 +21,9 @@ KV_NOTES = [
     "Every engine gets the same, and what it holds is compared afterwards.",
     "Gets and the scan read a store that was filled in random order by one transaction; puts go "
     "into it. All puts but those of the bulk load are single calls in the program's own loop, "
-    "except SQLite's (executemany).",
-    "cowfs and SQLite have 1 GiB of cache, since these rows are about memory and LMDB maps all.",
+    "except SQLite's (executemany); RocksDB's go into one batch.",
+    "cowfs, SQLite and RocksDB have 1 GiB of cache, since these rows are about memory and LMDB "
+    "maps all. raw is the limit, not a store: see engines/raw.py.",
 ]
 ALONE_NOTES = [
     "'The same' is taken as within a quarter. Times of commands include the interpreter's start.",
@@ -90,7 +91,7 @@ def kv_command(
     parent: Path,
     json_file: Path | None,
 ) -> None:
-    """Maps: loads, gets, scans and commits beside LMDB and SQLite; what cowfs alone promises."""
+    """Maps: loads, gets, scans, commits beside the peers; what cowfs alone promises."""
     engines = [engine_class(name) for name in NAMES if name in (engine_names or NAMES)]
     workloads = [part for part in kv.WORKLOADS if part.name in (only or SUITE_NAMES)]
     measurements = [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmark.measure import Sample, elapsed, elapsed_when_quiet
-from benchmark.report import Race
+from benchmark.report import Goal, Race
 
 DATASET = "files"
 CHUNK = 16 << 20
@@ -72,8 +72,7 @@ def race(size: int, rounds: int, directory: Path, progress: Callable[[str], None
                 name: Sample(tuple(times[column] for times in rounds_spent))
                 for name, rounds_spent in spent.items()
             },
-            baseline="cp",
-            at_least=AT_LEAST,
+            goals=(Goal("cp", AT_LEAST),),
             unit="B",
         )
         for column, title in enumerate(("copy a file in", "copy a file in, then sync it"))
