@@ -1,40 +1,32 @@
 """The command line of `tools/bench`: one sub-command a suite."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
 
 import click
 from rich.console import Console
 
 import cowfs
-from benchmark import alone, cp, kv, machine
+from benchmark import alone, cp, filetrees, kv, machine, trees
 from benchmark.engines import NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
 from benchmark.report import Report
 
-KV_NOTES = [
-    "Rates are medians of the rounds (slowest to fastest); a ratio is the median of the rounds' "
-    "own ratios. A round runs each workload on each engine in turn.",
-    f"Keys are {kv.KEY_BYTES} and values {kv.VALUE_BYTES} random bytes, which do not compress. "
-    "Every engine gets the same, and what it holds is compared afterwards.",
-    "Gets and the scan read a store that was filled in random order by one transaction; puts go "
-    "into it. All puts but those of the bulk load are single calls in the program's own loop, "
-    "except SQLite's (executemany); RocksDB's go into one batch.",
-    "cowfs, SQLite and RocksDB have 1 GiB of cache, since these rows are about memory and LMDB "
-    "maps all. raw is the limit, not a store: see engines/raw.py.",
-]
-ALONE_NOTES = [
-    "'The same' is taken as within a quarter. Times of commands include the interpreter's start.",
-    "Live data is what the dataset references in the image: its nodes, filled as they are.",
-]
-CP_NOTES = [
-    "The file is random bytes, which do not compress, and is in the page cache before. "
-    "cowfs cp makes its copy durable and checksums it; cp leaves it in the page cache.",
-]
+
+class Peer(Protocol):
+    """What may not be on this machine."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why it is not there; None where it is."""
 
 
+P = TypeVar("P", bound=Peer)
 SUITE_NAMES = [part.name for part in (*kv.WORKLOADS, *alone.MEASUREMENTS)]
 
 
@@ -109,7 +101,7 @@ def kv_command(
             machine=facts,
             races=races,
             figures=figures,
-            notes=[*(KV_NOTES if races else []), *(ALONE_NOTES if figures else [])],
+            notes=[*(kv.NOTES if races else []), *(alone.NOTES if figures else [])],
         ),
         json_file,
     )
@@ -129,10 +121,58 @@ def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> N
             title=f"cp, a file of {mib:,} MiB, {rounds} rounds",
             machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
             races=races,
-            notes=CP_NOTES,
+            notes=cp.NOTES,
         ),
         json_file,
     )
+
+
+@main.command("trees")
+@click.option("--files", default=200_000, show_default=True, type=click.IntRange(min=200))
+@click.option(
+    "--engine",
+    "names",
+    multiple=True,
+    type=click.Choice(filetrees.NAMES),
+    help="A place to run; may be repeated. All if not given.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(trees.PARTS),
+    help="A part to run; may be repeated. All if not given.",
+)
+@common
+def trees_command(
+    files: int,
+    names: tuple[str, ...],
+    only: tuple[str, ...],
+    rounds: int,
+    parent: Path,
+    json_file: Path | None,
+) -> None:
+    """Many small files: in and out, snapshots, clones, diffs, beside Btrfs, cp -a and tar."""
+    wanted = [filetrees.file_trees_class(name) for name in names or filetrees.NAMES]
+    classes, missing = available(wanted)
+    with workplace(parent) as (directory, progress):
+        races, figures = trees.run(classes, only or trees.PARTS, files, rounds, directory, progress)
+    finish(
+        Report(
+            title=f"trees, {files:,} files, {rounds} rounds",
+            machine=[*machine.describe(parent), "; ".join(c.describe() for c in classes)],
+            races=races,
+            figures=figures,
+            notes=[*missing, *trees.NOTES],
+        ),
+        json_file,
+    )
+
+
+def available(peers: Collection[type[P]]) -> tuple[list[type[P]], list[str]]:
+    """The peers that this machine has, and a line for each that it has not."""
+    reasons = {peer: peer.unavailable() for peer in peers}
+    missing = [f"{peer.name} is left out: {why}." for peer, why in reasons.items() if why]
+    return [peer for peer, why in reasons.items() if not why], missing
 
 
 @contextmanager

@@ -360,6 +360,12 @@ MEASUREMENTS = (
 )
 
 
+NOTES = [
+    "'The same' is taken as within a quarter. Times of commands include the interpreter's start.",
+    "Live data is what the dataset references in the image: its nodes, filled as they are.",
+]
+
+
 def measure(
     measurements: Collection[Measurement],
     items: int,

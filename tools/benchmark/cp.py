@@ -13,6 +13,10 @@ from benchmark.report import Goal, Race
 DATASET = "files"
 CHUNK = 16 << 20
 AT_LEAST = 0.5
+NOTES = [
+    "The file is random bytes, which do not compress, and is in the page cache before. "
+    "cowfs cp makes its copy durable and checksums it; cp leaves it in the page cache.",
+]
 
 
 def run(*command: str | Path) -> None:

@@ -337,6 +337,19 @@ WORKLOADS = (
 )
 
 
+NOTES = [
+    "Rates are medians of the rounds (slowest to fastest); a ratio is the median of the rounds' "
+    "own ratios. A round runs each workload on each engine in turn.",
+    f"Keys are {KEY_BYTES} and values {VALUE_BYTES} random bytes, which do not compress. "
+    "Every engine gets the same, and what it holds is compared afterwards.",
+    "Gets and the scan read a store that was filled in random order by one transaction; puts go "
+    "into it. All puts but those of the bulk load are single calls in the program's own loop, "
+    "except SQLite's (executemany); RocksDB's go into one batch.",
+    "cowfs, SQLite and RocksDB have 1 GiB of cache, since these rows are about memory and LMDB "
+    "maps all. raw is the limit, not a store: see engines/raw.py.",
+]
+
+
 def race(
     engines: Collection[type[Engine]],
     workloads: Collection[Workload],

@@ -19,10 +19,10 @@ TIMES = (("", 1.0), ("m", 1e-3), ("µ", 1e-6))
 
 @dataclass(frozen=True)
 class Goal:
-    """What a workload owes: so many times the rate of the peer."""
+    """What a workload owes: so many times the rate of the peer; None: it is only compared."""
 
     peer: str
-    at_least: float
+    at_least: float | None = None
 
 
 @dataclass(frozen=True)
