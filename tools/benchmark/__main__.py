@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 import cowfs
-from benchmark import alone, cp, filetrees, kv, machine, trees
+from benchmark import alone, blocks, cp, filetrees, kv, machine, maps, pause, trees, volumes
 from benchmark.engines import NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
 from benchmark.report import Report
@@ -35,10 +35,10 @@ def main() -> None:
     """Measure cowfs beside its peers on this machine."""
 
 
-def common(command: Callable[..., None]) -> Callable[..., None]:
+def common(rounds: int = 3) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options that every suite has."""
     options = (
-        click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1)),
+        click.option("--rounds", default=rounds, show_default=True, type=click.IntRange(min=1)),
         click.option(
             "--dir",
             "parent",
@@ -54,9 +54,13 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             help="Write every figure of every round to this file, too.",
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @main.command("kv")
@@ -74,7 +78,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(SUITE_NAMES),
     help="A part to run; may be repeated. All if not given.",
 )
-@common
+@common()
 def kv_command(
     items: int,
     engine_names: tuple[str, ...],
@@ -111,7 +115,7 @@ def kv_command(
 @click.option(
     "--mib", default=1_024, show_default=True, type=click.IntRange(min=1), help="Size of the file."
 )
-@common
+@common()
 def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> None:
     """Files: copying a large one into an image, beside cp."""
     with workplace(parent) as (directory, progress):
@@ -142,7 +146,7 @@ def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> N
     type=click.Choice(trees.PARTS),
     help="A part to run; may be repeated. All if not given.",
 )
-@common
+@common(rounds=1)
 def trees_command(
     files: int,
     names: tuple[str, ...],
@@ -163,6 +167,58 @@ def trees_command(
             races=races,
             figures=figures,
             notes=[*missing, *trees.NOTES],
+        ),
+        json_file,
+    )
+
+
+@main.command("blocks")
+@click.option("--mib", default=256, show_default=True, type=click.IntRange(min=1))
+@click.option("--writes", default=blocks.WRITES, show_default=True, type=click.IntRange(min=1))
+@common()
+def blocks_command(
+    mib: int, writes: int, rounds: int, parent: Path, json_file: Path | None
+) -> None:
+    """Block devices: filling, snapshots, writes over them, removal, beside qcow2."""
+    classes, missing = available([volumes.volume_class(name) for name in volumes.NAMES])
+    with workplace(parent) as (directory, progress):
+        races = blocks.race(classes, mib << 20, writes, rounds, directory, progress)
+    finish(
+        Report(
+            title=f"blocks, a device of {mib:,} MiB, {rounds} rounds",
+            machine=[*machine.describe(parent), "; ".join(c.describe() for c in classes)],
+            races=races,
+            notes=[*missing, *blocks.NOTES],
+        ),
+        json_file,
+    )
+
+
+@main.command("pause")
+@click.option(
+    "--mib",
+    "sizes",
+    multiple=True,
+    default=(50, 200),
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Size of the map; may be repeated.",
+)
+@common()
+def pause_command(
+    sizes: tuple[int, ...], rounds: int, parent: Path, json_file: Path | None
+) -> None:
+    """A snapshot of a map while all of it is rewritten, beside Redis's BGSAVE."""
+    classes, missing = available([maps.map_class(name) for name in maps.NAMES])
+    with workplace(parent) as (directory, progress):
+        figures, curves = pause.measure(classes, sizes, rounds, directory, progress)
+    finish(
+        Report(
+            title=f"pause, {rounds} rounds",
+            machine=[*machine.describe(parent), "; ".join(c.describe() for c in classes)],
+            figures=figures,
+            curves=curves,
+            notes=[*missing, *pause.NOTES],
         ),
         json_file,
     )

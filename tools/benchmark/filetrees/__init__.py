@@ -4,7 +4,7 @@ from importlib import import_module
 
 from benchmark.filetrees.base import FileTrees
 
-NAMES = ("cowfs", "btrfs", "host", "archive")
+NAMES = ("cowfs", "btrfs", "archive", "host")
 
 
 def file_trees_class(name: str) -> type[FileTrees]:
