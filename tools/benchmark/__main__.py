@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 import cowfs
-from benchmark import alone, blocks, cp, filetrees, kv, machine, maps, pause, trees, volumes
+from benchmark import alone, blocks, cp, filetrees, guard, kv, machine, maps, pause, trees, volumes
 from benchmark.engines import NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
 from benchmark.report import Report
@@ -222,6 +222,27 @@ def pause_command(
         ),
         json_file,
     )
+
+
+@main.command("guard")
+@click.option("--update", is_flag=True, help="Make what is counted now the baseline.")
+def guard_command(update: bool) -> None:
+    """Instructions of fixed kernels, compared with the committed baseline; needs valgrind."""
+    try:
+        with workplace(Path(tempfile.gettempdir())) as (directory, progress):
+            progress("counting")
+            counts = guard.count(directory)
+        if update:
+            guard.write_baseline(counts, guard.environment())
+        comparisons = guard.compare(counts, guard.read_baselines(), guard.environment())
+    except guard.GuardError as error:
+        raise click.ClickException(str(error)) from None
+    guard.show(comparisons)
+    if any(each.slower for each in comparisons):
+        raise click.ClickException(
+            f"more than {guard.TOLERANCE:.0%} slower than the baseline. If it has to be: "
+            "tools/bench guard --update, and say why where you commit it."
+        )
 
 
 def available(peers: Collection[type[P]]) -> tuple[list[type[P]], list[str]]:
