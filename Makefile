@@ -14,7 +14,7 @@ CHECKED := cowfs tests tools $(SCRIPTS)
 .PHONY: help venv demo test crashfuzz bench bench-guard fixtures lint format clean
 
 help: ## Show this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 venv: $(BUILT) ## Set up .venv with cowfs in place and all tools (the other targets do this too)
 

@@ -10,7 +10,21 @@ import click
 from rich.console import Console
 
 import cowfs
-from benchmark import alone, blocks, cp, filetrees, guard, kv, machine, maps, pause, trees, volumes
+from benchmark import (
+    alone,
+    blocks,
+    cp,
+    filetrees,
+    guard,
+    kv,
+    machine,
+    maps,
+    pause,
+    profiles,
+    scale,
+    trees,
+    volumes,
+)
 from benchmark.engines import NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
 from benchmark.report import Report
@@ -27,6 +41,7 @@ class Peer(Protocol):
 
 
 P = TypeVar("P", bound=Peer)
+PLOTS = Path(__file__).parents[2] / "docs" / "plots"
 SUITE_NAMES = [part.name for part in (*kv.WORKLOADS, *alone.MEASUREMENTS)]
 
 
@@ -35,10 +50,12 @@ def main() -> None:
     """Measure cowfs beside its peers on this machine."""
 
 
-def common(rounds: int = 3) -> Callable[[Callable[..., None]], Callable[..., None]]:
+rounds_option = click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
     """Options that every suite has."""
     options = (
-        click.option("--rounds", default=rounds, show_default=True, type=click.IntRange(min=1)),
         click.option(
             "--dir",
             "parent",
@@ -54,13 +71,9 @@ def common(rounds: int = 3) -> Callable[[Callable[..., None]], Callable[..., Non
             help="Write every figure of every round to this file, too.",
         ),
     )
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @main.command("kv")
@@ -78,7 +91,8 @@ def common(rounds: int = 3) -> Callable[[Callable[..., None]], Callable[..., Non
     type=click.Choice(SUITE_NAMES),
     help="A part to run; may be repeated. All if not given.",
 )
-@common()
+@rounds_option
+@common
 def kv_command(
     items: int,
     engine_names: tuple[str, ...],
@@ -115,7 +129,8 @@ def kv_command(
 @click.option(
     "--mib", default=1_024, show_default=True, type=click.IntRange(min=1), help="Size of the file."
 )
-@common()
+@rounds_option
+@common
 def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> None:
     """Files: copying a large one into an image, beside cp."""
     with workplace(parent) as (directory, progress):
@@ -146,7 +161,8 @@ def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> N
     type=click.Choice(trees.PARTS),
     help="A part to run; may be repeated. All if not given.",
 )
-@common(rounds=1)
+@click.option("--rounds", default=1, show_default=True, type=click.IntRange(min=1))
+@common
 def trees_command(
     files: int,
     names: tuple[str, ...],
@@ -175,7 +191,8 @@ def trees_command(
 @main.command("blocks")
 @click.option("--mib", default=256, show_default=True, type=click.IntRange(min=1))
 @click.option("--writes", default=blocks.WRITES, show_default=True, type=click.IntRange(min=1))
-@common()
+@rounds_option
+@common
 def blocks_command(
     mib: int, writes: int, rounds: int, parent: Path, json_file: Path | None
 ) -> None:
@@ -204,7 +221,8 @@ def blocks_command(
     type=click.IntRange(min=1),
     help="Size of the map; may be repeated.",
 )
-@common()
+@rounds_option
+@common
 def pause_command(
     sizes: tuple[int, ...], rounds: int, parent: Path, json_file: Path | None
 ) -> None:
@@ -219,6 +237,47 @@ def pause_command(
             figures=figures,
             curves=curves,
             notes=[*missing, *pause.NOTES],
+        ),
+        json_file,
+    )
+
+
+@main.command("scale")
+@click.option("--keys", multiple=True, default=(10_000, 100_000, 1_000_000), show_default=True)
+@click.option("--files", multiple=True, default=(10_000, 100_000), show_default=True)
+@click.option("--snapshots", multiple=True, default=(1, 100, 10_000), show_default=True)
+@click.option("--cached", default=scale.CACHED, show_default=True, help="Keys of the cache part.")
+@click.option("--full-mib", default=16, show_default=True, help="Size of the full image.")
+@click.option("--age", "ages", multiple=True, default=(1, 10, 100), show_default=True)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(scale.PARTS),
+    help="A part to run; may be repeated. All if not given.",
+)
+@common
+def scale_command(
+    keys: tuple[int, ...],
+    files: tuple[int, ...],
+    snapshots: tuple[int, ...],
+    cached: int,
+    full_mib: int,
+    ages: tuple[int, ...],
+    only: tuple[str, ...],
+    parent: Path,
+    json_file: Path | None,
+) -> None:
+    """How the cost of each operation grows. Options with several sizes are given once for each."""
+    sizes = scale.Sizes(keys, files, snapshots, cached, full_mib << 20, ages)
+    with workplace(parent) as (directory, progress):
+        curves, figures = scale.measure(only or scale.PARTS, sizes, directory, progress)
+    finish(
+        Report(
+            title="scale",
+            machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
+            figures=figures,
+            curves=curves,
+            notes=scale.NOTES,
         ),
         json_file,
     )
@@ -243,6 +302,43 @@ def guard_command(update: bool) -> None:
             f"more than {guard.TOLERANCE:.0%} slower than the baseline. If it has to be: "
             "tools/bench guard --update, and say why where you commit it."
         )
+
+
+@main.command("profile")
+@click.argument("subject", type=click.Choice(list(profiles.SUBJECTS)))
+@click.option("--items", default=200_000, show_default=True, help="Keys or files.")
+def profile_command(subject: str, items: int) -> None:
+    """Where the time of a workload goes: Python's functions, and compiled ones by perf."""
+    with workplace(Path(tempfile.gettempdir())) as (directory, progress):
+        for title, profile in (
+            ("Python's functions, by own time (profiling slows calls down)", profiles.by_python),
+            ("all code, by samples of the clock (waiting is not counted)", profiles.by_symbol),
+        ):
+            progress(title)
+            try:
+                text = profile(subject, items, directory)
+            except profiles.ProfileError as error:
+                raise click.ClickException(str(error)) from None
+            click.echo(f"{title}\n\n{text}")
+
+
+@main.command("plot")
+@click.argument(
+    "reports", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--to",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=PLOTS,
+    show_default="docs/plots",
+)
+def plot_command(reports: tuple[Path, ...], directory: Path) -> None:
+    """Pictures of what suites wrote with --json."""
+    from benchmark import plot
+
+    for path in plot.draw(reports, directory):
+        click.echo(path)
 
 
 def available(peers: Collection[type[P]]) -> tuple[list[type[P]], list[str]]:

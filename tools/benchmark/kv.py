@@ -33,6 +33,8 @@ AGED = 0.6
 """Part of a store's capacity that is in use when it ages."""
 PAGE = 4096
 SMALLEST_PART = 250
+SMALLEST_STORE = 2 << 20
+"""Bytes: what cowfs makes at least."""
 AGE = 150
 """Commits of overwrites that age a store, and that are then measured."""
 
@@ -266,7 +268,7 @@ def aged_load(lane: Lane) -> float:
     store.put_many(lane.data.pairs)
     store.close()
     pages = round(lane.newest_bytes() / AGED / PAGE)
-    store = lane.new_store(capacity=pages * PAGE)
+    store = lane.new_store(capacity=max(SMALLEST_STORE, pages * PAGE))
     store.put_many(lane.data.pairs)
     commits = lane.data.overwrites(2 * AGE)
     put_commits(store, commits[:AGE])

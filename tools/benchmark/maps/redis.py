@@ -78,7 +78,9 @@ class RedisMap(ChangingMap):
         return Usage(copied + max(0, grown), 0, 0)
 
     def close(self) -> None:
-        self._writer.shutdown(nosave=True)
+        self._writer.close()
+        self._other.close()
+        self._server.terminate()
         self._server.wait()
 
 
