@@ -69,6 +69,8 @@ class Engine(ABC):
         dirty_limit = max(limits.MIN_CACHE // 2, cache_size // 2)
         self.committer = Committer(self.io, log, self.versions, space_tree, dirty_limit)
         self._writer = threading.Lock()
+        self._next = threading.Lock()
+        """Held by the one that waits for `_writer`: who comes again at once waits here first."""
         self._writing: Transaction | None = None
         self._writing_thread = 0
         self._closed = False
@@ -215,14 +217,17 @@ class Engine(ABC):
             yield tx.tree(name)
 
     def reclaim(self) -> None:
-        """Finish destroying what was destroyed in part."""
-        more = True
+        """Finish destroying what was destroyed in part, in short steps; between two of them a
+        writer that waits for its turn has it."""
+        with self.pinned("reclaim") as catalog:
+            more = any(True for _ in catalog.drops())
+        steps = 0
         while more:
-            with self.pinned("reclaim") as catalog:
-                more = any(True for _ in catalog.drops())
-            if more:
-                with self.transaction() as tx:
-                    more = tx.reclaim()
+            steps += 1
+            with self.transaction(durable=steps % limits.REAP_FLUSH == 0) as tx:
+                more = tx.reclaim()
+        if steps:
+            self.sync()
 
     # --- transactions ---------------------------------------------------------------------------
 
@@ -243,7 +248,8 @@ class Engine(ABC):
             raise BusyError(
                 "this thread has a transaction open already; end it first, or use it instead"
             )
-        self._writer.acquire()
+        with self._next:
+            self._writer.acquire()
         try:
             self._check_open()
             txid = self.committer.begin()

@@ -110,6 +110,7 @@ def versions(trees: Snapshots, source: Source, repeats: int) -> Times:
             raise RuntimeError(f"{trees.name}: diff found {found} files, not {CHANGED}")
         trees.destroy_clone(f"clone{now}")
         trees.destroy(before)
+    trees.destroy(str(repeats))
     return spent
 
 
