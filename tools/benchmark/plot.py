@@ -12,7 +12,9 @@ from statistics import median
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 WIDTH = 7.0
 """Inches, as all sizes here."""
@@ -28,7 +30,13 @@ def draw(reports: Iterable[Path], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(
-        {"svg.hashsalt": "cowfs", "font.size": 8, "axes.grid": True, "grid.alpha": 0.3}
+        {
+            "svg.hashsalt": "cowfs",
+            "svg.fonttype": "none",
+            "font.size": 8,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+        }
     ):
         for path in reports:
             report = json.loads(path.read_text())
@@ -56,6 +64,8 @@ def draw_curves(chart: str, curves: list[dict[str, Any]]) -> Figure:
         axes.plot(sizes, values, marker=marker, markersize=4, label=curve["line"])
     axes.set(xscale="log", yscale="log", xlabel=curves[0]["across"], ylabel=curves[0]["up"])
     axes.set_title(chart)
+    plain_numbers(axes.xaxis)
+    plain_numbers(axes.yaxis)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -75,7 +85,15 @@ def draw_ratios(judged: list[tuple[str, dict[str, Any]]]) -> Figure:
     axes.invert_yaxis()
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set(xscale="log", xlabel="times as fast as the peer; | is the goal")
+    plain_numbers(axes.xaxis)
     return figure
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10 …, as people write them."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def save(figure: Figure, stem: Path) -> Path:

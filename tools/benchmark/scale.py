@@ -123,11 +123,13 @@ def operations(image: Path, store: cowfs.Store, subject: Keys | Files, size: int
         with store.transaction() as tx:
             for each in chosen:
                 subject.change(tx, each)
-        timed("snapshot", store.snapshot, now)
+        store.snapshot(now)  # stores the changes, which may be in the log only
         timed("diff", list_diff, store, before, now)
+        timed("change", subject.change, store, chosen[0])
+        timed("snapshot", store.snapshot, f"{head}@timed")
+        store.destroy(f"{head}@timed")
         timed("clone", store.clone, now, "clone")
         store.destroy("clone")
-        timed("change", subject.change, store, chosen[0])
         timed("rollback", store.rollback, now)
         timed("destroy", store.destroy, before)
     store.destroy(f"{head}@{REPEATS}")
