@@ -17,6 +17,7 @@ loading a node, which goes through `source`; a pointer into a page is never used
 another thread may evict meanwhile, except where the page is held.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -356,7 +357,8 @@ cdef class Tree:
                 values.append(self.value_in(node, keys[i], default))
         return 0
 
-    cdef object value_in(self, Node leaf, bytes key, default):
+    @cython.final
+    cdef inline object value_in(self, Node leaf, bytes key, default):
         """The value of `key` in the leaf that covers it, or `default`."""
         cdef int at, klen = <int>PyBytes_GET_SIZE(key)
         cdef uint8_t* cell
