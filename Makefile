@@ -11,10 +11,10 @@ COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
 SCRIPTS := $(shell grep -lsE '^\#!.*python' tools/*)
 CHECKED := cowfs tests tools $(SCRIPTS)
 
-.PHONY: help venv demo test crashfuzz faultfuzz model flip forge fuzz sanitize bench fixtures lint format clean
+.PHONY: help venv demo test crashfuzz faultfuzz model flip forge fuzz sanitize bench bench-guard fixtures lint format clean
 
 help: ## Show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 venv: $(BUILT) ## Set up .venv with cowfs in place and all tools (the other targets do this too)
 
@@ -64,8 +64,11 @@ fuzz: $(BUILT) ## The parsers under atheris, for so long: MINUTES=10
 sanitize: $(BUILT) ## The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tools/sanitize
 
-bench: $(BUILT) ## Rates of cowfs, LMDB and SQLite on a million keys
+bench: $(BUILT) ## Rates of cowfs, LMDB, SQLite, RocksDB and the raw limit on a million keys
 	@tools/bench kv
+
+bench-guard: $(BUILT) ## Instructions of fixed kernels, compared with a committed baseline (needs valgrind)
+	@tools/bench guard
 
 fixtures: $(BUILT) ## Make the committed images in fixtures/ anew
 	@$(RUN) tools/fixtures

@@ -51,6 +51,7 @@ cdef class Node(Entry):
     cdef uint32_t* heads
     cdef int heads_room
     cdef int prefix
+    cdef uint64_t shared
     cdef list kids
     cdef bint dirty
     cdef Meter meter
@@ -62,6 +63,8 @@ cdef class Node(Entry):
 
     cdef inline uint8_t* cell(self, int i) noexcept
     cdef bint find(self, const uint8_t* key, int klen, int* at) noexcept
+    cdef inline int first_head(self, uint32_t head, int lo) noexcept
+    cdef void prefetch_cell(self, const uint8_t* key, int klen) noexcept
     cdef int route(self, const uint8_t* key, int klen) noexcept
     cdef int build_heads(self) except -1
     cdef object attach(self, bytes page, uint64_t blocks, uint32_t block_size, uint32_t node_size)

@@ -121,6 +121,10 @@ class Catalog:
             )
         return self._root(dataset.dataset, data, _SNAPSHOT_NAME, name)
 
+    def has_snapshot(self, dataset: Root, name: str) -> bool:
+        """Whether a dataset has a snapshot of that name. Costs the same, however many it has."""
+        return snapshot_key(dataset.dataset, name) in self.tree
+
     def resolve(self, name: str) -> Root:
         """A head or a snapshot by its full name. Raises NotFoundError."""
         if isinstance(name, str) and "@" in name:
@@ -255,12 +259,11 @@ class Catalog:
 
     def add_snapshot(self, root: Root) -> None:
         """Store a new snapshot. Raises ExistsError."""
-        key = snapshot_key(root.dataset, root.name)
-        if key in self.tree:
+        if self.has_snapshot(root, root.name):
             raise ExistsError(
                 f"{self.by_id(root.dataset).name}@{root.name}: this snapshot exists already"
             )
-        self.tree.put(key, _pack(root))
+        self.tree.put(snapshot_key(root.dataset, root.name), _pack(root))
 
     def rename_snapshot(self, root: Root, name: str) -> None:
         """Another name for a snapshot. Raises ExistsError."""

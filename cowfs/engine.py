@@ -14,7 +14,7 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Self
@@ -73,6 +73,8 @@ class Engine(ABC):
         self._writer = threading.Lock()
         self._writing_ref: weakref.ref[Transaction] | None = None
         """Weak: a transaction that an interrupt kept from its `with` block is given up with it."""
+        self._next = threading.Lock()
+        """Held by the one that waits for `_writer`: who comes again at once waits here first."""
         self._writing_thread = 0
         self._closed = False
 
@@ -228,14 +230,17 @@ class Engine(ABC):
             yield tx.tree(name)
 
     def reclaim(self) -> None:
-        """Finish destroying what was destroyed in part."""
-        more = True
+        """Finish destroying what was destroyed in part, in short steps; between two of them a
+        writer that waits for its turn has it."""
+        with self.pinned("reclaim") as catalog:
+            more = any(True for _ in catalog.drops())
+        steps = 0
         while more:
-            with self.pinned("reclaim") as catalog:
-                more = any(True for _ in catalog.drops())
-            if more:
-                with self.transaction() as tx:
-                    more = tx.reclaim()
+            steps += 1
+            with self.transaction(durable=steps % limits.REAP_FLUSH == 0) as tx:
+                more = tx.reclaim()
+        if steps:
+            self.sync()
 
     # --- transactions ---------------------------------------------------------------------------
 
@@ -263,7 +268,9 @@ class Engine(ABC):
     def _turn(self, tx: weakref.ref[Transaction]) -> Generator[None, None, None]:
         """The right to write, from `next` to `close`. Whatever interrupts its holder, and wherever:
         once nobody refers to the generator any more, it is closed."""
-        with self._writer:
+        with ExitStack() as held:
+            with self._next:
+                held.enter_context(self._writer)
             self._check_open()
             self.committer.check_sound()
             self._writing_ref, self._writing_thread = tx, threading.get_ident()

@@ -36,6 +36,9 @@ POINTER_SIZE = _POINTER.size
 _SUMMARY = struct.Struct("<QQQI")
 REF_SIZE = POINTER_SIZE + _SUMMARY.size
 NO_REF = bytes(REF_SIZE)
+_LEVEL_AT = struct.calcsize("<QQIIB")
+_OUTSIDE_AT = POINTER_SIZE + struct.calcsize("<QQQ")
+_NOTHING = bytes(REF_SIZE - _OUTSIDE_AT)
 _BLOB = struct.Struct("<QI")
 TREE_CELL_SIZE = REF_SIZE + _BLOB.size
 
@@ -81,6 +84,12 @@ def pack_pointer(
 def unpack_summary(ref: bytes) -> Summary:
     """The summary in a node reference."""
     return Summary._make(_SUMMARY.unpack_from(ref, POINTER_SIZE))
+
+
+def is_plain_leaf(ref: bytes) -> bool:
+    """Whether a node reference is one to a leaf that points nowhere: to release it is to release
+    its block. Destroying asks this of each leaf, so nothing else is unpacked."""
+    return ref[_LEVEL_AT] == 0 and ref[_OUTSIDE_AT:REF_SIZE] == _NOTHING
 
 
 def pack_blob(ref: bytes, size: int, record_size: int) -> bytes:

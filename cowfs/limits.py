@@ -68,5 +68,11 @@ UNSTORED_BYTES = 1 * MIB
 The first bounds how long single puts wait when that happens (some 6 µs for each), the others the
 memory that it takes, and the time of an opening, which does them again."""
 
-REAP_BLOCKS = 4096
-"""Blocks that one step of destroying may visit: bounds how long a writer waits for it."""
+REAP_BLOCKS = 1024
+"""Blocks that one step of destroying may visit: bounds how long a writer waits for it, which
+should stay below a millisecond."""
+REAP_READ = 16
+"""Blocks that a node counts for which a step has to read: it takes as long as that."""
+REAP_FLUSH = 8
+"""Steps of destroying of which one is durable: what the others freed can be used again only then,
+and a flush takes longer than a step."""

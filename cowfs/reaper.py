@@ -9,17 +9,19 @@ Invariant: everything on the stack but its top item has a count of one and belon
 
 from __future__ import annotations
 
+from . import limits
 from ._ledger import Ledger
 from ._tree import EXTENT, INLINE, node_items
 from .blockio import BlockIO
 from .errors import CorruptionError
-from .format import NO_REF, POINTER_SIZE, REF_SIZE, unpack_pointer, unpack_summary
+from .format import NO_REF, POINTER_SIZE, REF_SIZE, is_plain_leaf, unpack_pointer
 
 Stack = list[tuple[bytes, int]]
 
 
 def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
-    """Go on with `stack` (changed in place, empty when done) for about `budget` blocks.
+    """Go on with `stack` (changed in place, empty when done) for about `budget` blocks, of which
+    each node that is read counts as several: `limits.REAP_READ`.
 
     Returns the budget that is left, which is negative after a step that took a little more.
     """
@@ -40,23 +42,20 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
     loaded: dict[bytes, tuple[int, list[tuple[bytes, int, bytes]]]] = {}
     while stack and budget > 0:
         ref, done = stack.pop()
-        pointer = unpack_pointer(ref)
-        if done == 0 and ledger.count(pointer.block) > 1:
+        if done == 0 and (is_plain_leaf(ref) or ledger.count(unpack_pointer(ref).block) > 1):
             let_go(ref)
             budget -= 1
             continue
-        if pointer.level == 0 and unpack_summary(ref).outside == 0:
-            let_go(ref)
-            budget -= 1
-            continue
+        cost = 0
         if ref not in loaded:
             loaded[ref] = node_items(io, io.node_size, ref, "(being destroyed)")
+            cost = limits.REAP_READ
         level, items = loaded[ref]
         descend = None
         while done < len(items) and descend is None and budget > 0:
             _, kind, value = items[done]
             if level:
-                if level == 1 and unpack_summary(value).outside == 0:
+                if level == 1 and is_plain_leaf(value):
                     let_go(value)
                 else:
                     descend = value
@@ -67,6 +66,7 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
                 descend = root if root != NO_REF else None
             budget -= 1
             done += 1
+        budget -= cost
         if done < len(items) or descend is not None:
             stack.append((ref, done))
             if descend is not None:

@@ -139,7 +139,7 @@ class Transaction:
         parts = [split_snapshot(name) for name in names]
         for dataset, snapshot in parts:
             root = self.catalog.dataset(dataset)
-            if any(s.name == snapshot for s in self.catalog.snapshots(root)):
+            if self.catalog.has_snapshot(root, snapshot):
                 raise ExistsError(f"{dataset}@{snapshot}: this snapshot exists already")
         if len(set(parts)) != len(parts):
             raise UsageError("a snapshot is named twice")

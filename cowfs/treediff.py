@@ -17,6 +17,10 @@ from .errors import CorruptionError
 from .format import POINTER_SIZE, unpack_pointer
 
 Cell = tuple[int, bytes]
+_Item = tuple[bytes, int, Any]
+_Entry = tuple[bytes, int, Any, bool]
+"""(key or lower bound, kind, value or reference, whether it is a subtree). A subtree that is in
+memory only has its root in place of a reference."""
 
 
 class _Side:
@@ -25,7 +29,7 @@ class _Side:
     def __init__(self, io: BlockIO, tree: Tree) -> None:
         self._io = io
         self._label = tree.label
-        self._stack: list[tuple[bytes, int, Any, bool]] = []
+        self._stack: list[_Entry] = []
         self.nodes = 0
         if tree.top is not None:
             self._stack.append((b"", 0, tree.top, True))
@@ -34,9 +38,8 @@ class _Side:
         return bool(self._stack)
 
     @property
-    def top(self) -> tuple[bytes, int, Any, bool]:
-        """(key or lower bound, kind, value or reference, whether it is a subtree). A subtree that
-        is in memory only has its root in place of a reference."""
+    def top(self) -> _Entry:
+        """What comes next."""
         return self._stack[-1]
 
     def pop(self) -> tuple[bytes, Cell]:
@@ -50,8 +53,27 @@ class _Side:
 
     def open(self) -> None:
         """Replace the subtree on top by its children or items."""
+        self._push(*self._opened())
+
+    def open_with(self, other: _Side) -> None:
+        """Open the subtrees on top of both sides, and leave out at once what both of them hold:
+        after a small change that is nearly all, so it is compared without a step for each."""
+        bound, subtree, mine = self._opened()
+        other_bound, other_subtree, theirs = other._opened()
+        if len(mine) == len(theirs):
+            changed = [pair for pair in zip(mine, theirs, strict=True) if pair[0] != pair[1]]
+            mine, theirs = [pair[0] for pair in changed], [pair[1] for pair in changed]
+        else:
+            both = set(mine).intersection(theirs)
+            mine = [item for item in mine if item not in both]
+            theirs = [item for item in theirs if item not in both]
+        self._push(bound, subtree, mine)
+        other._push(other_bound, other_subtree, theirs)
+
+    def _opened(self) -> tuple[bytes, bool, Sequence[_Item]]:
+        """Lower bound of the subtree on top, whether more subtrees are in it, and what is in it."""
         bound, _, root, _ = self._stack.pop()
-        items: Sequence[tuple[bytes, int, Any]]
+        items: Sequence[_Item]
         if isinstance(root, Node):
             level, items = memory_items(root)
         else:
@@ -63,6 +85,9 @@ class _Side:
         if (first and first < bound) or (self._stack and last >= self._stack[-1][0]):
             block = root.block if isinstance(root, Node) else unpack_pointer(root).block
             raise CorruptionError(self._label, block, "keys outside its parent's bounds")
+        return bound, subtree, items
+
+    def _push(self, bound: bytes, subtree: bool, items: Sequence[_Item]) -> None:
         self._stack.extend(
             (key or bound, kind, value, subtree) for key, kind, value in reversed(items)
         )
@@ -104,9 +129,11 @@ def diff_items(
                 right.skip()
                 continue
             level_a, level_b = _level(a[2]), _level(b[2])
-            if level_a >= level_b:
+            if level_a == level_b:
+                left.open_with(right)
+            elif level_a > level_b:
                 left.open()
-            if level_b >= level_a:
+            else:
                 right.open()
         elif a[3]:
             # An item of the right side: the subtree matters only if it may hold smaller keys.

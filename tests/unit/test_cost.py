@@ -136,3 +136,20 @@ def test_overwriting_over_and_over_does_not_grow_the_image(make_store: MakeStore
     assert sizes[-1] <= 3 * live + 2 * limits.LOG_BYTES + 8 * limits.MIB
     assert sizes[-1] <= 1.2 * sizes[9]
     assert_sound(store)
+
+
+def test_a_snapshot_costs_the_same_however_many_there_are(make_store: MakeStore) -> None:
+    costs = []
+    for count in (3, 3_000):
+        device = RecordingDevice()
+        store = make_store(device)
+        store.create("a")[b"key"] = b"value"
+        with store.transaction() as tx:
+            for number in range(count):
+                tx.snapshot(f"a@{number}")
+        store.close()
+        store = cowfs.open_device(device)
+        costs.append(blocks(device, lambda store=store: store.snapshot("a@new")))  # type: ignore[misc]
+    (small, small_read), (large, large_read) = costs
+    assert large <= small + 2 * 2  # one more level of the catalog
+    assert large_read <= small_read + 2 * 2

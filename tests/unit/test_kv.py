@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import cowfs
 from cowfs import limits
 from cowfs.kv import KV
 
+from ..conftest import MakeStore
 from ..plain import assert_sound, contents, noise, text
 
 ITEMS = {b"%d" % n + b"\xff" * (n % 3): noise(n * 40, n) for n in range(60)}
@@ -296,3 +298,50 @@ def test_closing_a_dataset_of_a_transaction_does_not_lose_its_changes(
             kv[b"new"] = b"value"
         assert tx["a"][b"new"] == b"value"
     assert dict(store["a"]) == ITEMS | {b"new": b"value"}
+
+
+def test_get_many_finds_what_get_finds_with_a_cache_that_is_too_small(
+    make_store: MakeStore,
+) -> None:
+    store = make_store(cache=1 << 20)
+    source = random.Random(0)
+    keys = [source.randbytes(12) for _ in range(20_000)]
+    with store.transaction() as tx:
+        kv = tx.create("a")
+        kv.update((key, key * 10) for key in keys)
+        kv.update((key, noise(5_000)) for key in keys[:50])
+    asked = [*keys, *(source.randbytes(12) for _ in range(2_000))]
+    source.shuffle(asked)
+    with store.at("a") as view:
+        assert view.get_many(asked, b"none") == [view.get(key, b"none") for key in asked]
+    with store.transaction() as tx:  # in nodes that are not stored, too
+        kv = tx["a"]
+        kv.update((key, b"new") for key in keys[:3_000])
+        assert kv.get_many(asked) == [kv.get(key) for key in asked]
+    empty = store.create("empty")
+    assert empty.get_many(asked[:3], b"none") == [b"none"] * 3
+    assert empty.get_many([]) == []
+
+
+@pytest.mark.parametrize("length", range(12))
+def test_keys_beside_the_prefix_that_all_others_share_are_not_found(
+    store: cowfs.Store, length: int
+) -> None:
+    prefix = bytes(range(200, 200 + length))
+    keys = [prefix + b"%06d" % number for number in range(0, 3_000, 2)]
+    with store.transaction() as tx:
+        tx.create("a").load_sorted((key, key) for key in keys)
+    present = set(keys)
+    beside = [prefix, prefix + b"\xff" * 9, prefix + b"000001", b"\xff" * 20, b"\0" * 20]
+    for at in range(length):
+        for step in (-1, 1):
+            changed = prefix[:at] + bytes([prefix[at] + step]) + prefix[at + 1 :]
+            beside += [changed, changed + b"000000", changed[: at + 1] + b"0" * 9]
+    asked = [key for key in beside if key] + keys
+    with store.at("a") as view:
+        expected = [key if key in present else None for key in asked]
+        assert view.get_many(asked) == expected
+        assert [view.get(key) for key in asked] == expected
+        for key in asked[: len(beside)]:
+            after = next((other for other in keys if other >= key), None)
+            assert next(view.keys(key), None) == after

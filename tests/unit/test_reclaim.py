@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 
 import cowfs
@@ -112,6 +115,87 @@ def test_reclaim_finishes_what_a_crash_interrupted(make_store: MakeStore) -> Non
     assert pending(found) == 0
     assert_sound(found)
     assert list(found) == ["b"]
+
+
+class CountingDevice(MemoryDevice):
+    """Counts reads and flushes, and calls back at each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = self.flushes = 0
+        self.at_write: Callable[[], None] = lambda: None
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.reads += 1
+        return super().read(offset, length)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self.at_write()
+        super().write(offset, data)
+
+    def flush(self) -> None:
+        self.flushes += 1
+        super().flush()
+
+
+def test_a_step_reads_a_bounded_number_of_nodes(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all that it reads holds next to nothing."""
+    device = CountingDevice()
+    store = make_store(device, node_size=4096, cache=1 << 20)
+    keys = [b"%04d" % number + b"." * 1000 for number in range(600)]  # three in a leaf
+    with store.transaction() as tx:
+        tx.create("a").update((key, noise(3000)) for key in keys)
+    monkeypatch.setattr(limits, "REAP_BLOCKS", 64)
+    destroy(store, "a")
+    most = 0
+    while pending(store):
+        before = device.reads
+        with store.transaction() as tx:
+            tx.reclaim()
+        most = max(most, device.reads - before)
+    assert 0 < most <= 64 // limits.REAP_READ + 8  # and the path that leads to where it goes on
+
+
+def test_few_steps_are_flushed_and_the_last_is_durable(make_store: MakeStore) -> None:
+    device = CountingDevice()
+    store, _ = filled(make_store, device)
+    destroy(store, "a")
+    first, before = store.txid, device.flushes
+    store.reclaim()
+    steps = store.txid - first
+    assert steps > 2 * limits.REAP_FLUSH
+    assert device.flushes - before <= steps / limits.REAP_FLUSH + 2
+    assert store.durable_txid == store.txid
+    assert pending(reopened(device)) == 0
+
+
+def test_a_writer_that_waits_has_its_turn_before_the_next_step(make_store: MakeStore) -> None:
+    device = CountingDevice()
+    store, _ = filled(make_store, device)
+    destroy(store, "a")
+    first = store.txid
+    turns: list[int] = []
+
+    def write() -> None:
+        with store.transaction() as tx:
+            turns.append(tx.txid)
+
+    writer = threading.Thread(target=write)
+
+    def begin_to_wait() -> None:
+        """In the midst of the first step: the writer comes, and waits."""
+        device.at_write = lambda: None
+        writer.start()
+        while not store._next.locked():
+            pass
+
+    device.at_write = begin_to_wait
+    store.reclaim()
+    writer.join()
+    assert turns == [first + 2]
+    assert store.txid > first + 3
 
 
 def test_writers_get_their_turn_between_the_steps(make_store: MakeStore) -> None:

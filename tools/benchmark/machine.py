@@ -1,14 +1,18 @@
-"""What a figure depends on: processor, memory, kernel, file system, interpreter."""
+"""What a figure depends on: command, processor, memory, kernel, file system, interpreter."""
 
 import os
 import platform
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 
 def describe(directory: Path) -> list[str]:
-    """One line a fact about this machine and the file system of a directory."""
+    """The command line, and a line a fact about this machine and a directory's file system."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    command = " ".join(["tools/bench", *sys.argv[1:]])
     return [
+        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}",
         f"{_processor()}, {os.cpu_count()} cores, {memory_bytes / (1 << 30):.0f} GiB memory",
         f"Linux {platform.release()}, {file_system(directory)}, "
         f"{platform.python_implementation()} {platform.python_version()}",

@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -36,11 +37,22 @@ class Sample:
         return Sample(tuple(mine / theirs for mine, theirs in pairs))
 
 
+_observers: list[Callable[[], AbstractContextManager[None]]] = []
+
+
+def observe(observer: Callable[[], AbstractContextManager[None]]) -> None:
+    """Have an observer entered around all that is measured from now on, as a profiler is."""
+    _observers.append(observer)
+
+
 def elapsed(action: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> float:
     """How many seconds one call takes."""
-    start = time.perf_counter()
-    action(*args, **kwargs)
-    return time.perf_counter() - start
+    with ExitStack() as stack:
+        for observer in _observers:
+            stack.enter_context(observer())
+        start = time.perf_counter()
+        action(*args, **kwargs)
+        return time.perf_counter() - start
 
 
 def elapsed_when_quiet(action: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> float:

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from benchmark.engines.base import Engine
 
-NAMES = ("cowfs", "lmdb", "sqlite")
+NAMES = ("cowfs", "lmdb", "sqlite", "rocksdb", "raw")
 
 
 def engine_class(name: str) -> type[Engine]:

@@ -16,19 +16,25 @@ Pair = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class Reader:
-    """A consistent view: `get` is the store's fastest call for a key, `items` its ordered scan."""
+    """A consistent view, by the store's fastest calls: for a key, for several, for all in order,
+    for so many from a key on."""
 
     get: Callable[[bytes], bytes | None]
+    get_many: Callable[[Sequence[bytes]], Sequence[bytes | None]]
     items: Callable[[], Iterable[Pair]]
+    range: Callable[[bytes, int], Iterable[Pair]]
 
 
 class Engine(ABC):
-    """A store of byte strings by byte strings, made empty in a directory of its own."""
+    """A store of byte strings by byte strings, made empty in a directory of its own.
+
+    A store that can be held to a size is, where `capacity` (bytes) is given.
+    """
 
     name: ClassVar[str]
 
     @abstractmethod
-    def __init__(self, directory: Path) -> None: ...
+    def __init__(self, directory: Path, capacity: int | None = None) -> None: ...
 
     @classmethod
     @abstractmethod
@@ -45,7 +51,7 @@ class Engine(ABC):
 
     @abstractmethod
     def put(self, key: bytes, value: bytes) -> None:
-        """Put one pair, as a durable transaction of its own."""
+        """Put one pair, as a durable transaction of its own; from any thread."""
 
     @abstractmethod
     def reader(self) -> AbstractContextManager[Reader]:

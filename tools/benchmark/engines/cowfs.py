@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import cowfs
@@ -15,9 +16,9 @@ IMAGE = "bench.cow"
 class CowfsEngine(Engine):
     name = "cowfs"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, capacity: int | None = None) -> None:
         self.image = directory / IMAGE
-        self.store = cowfs.open(self.image, "c", cache=CACHE)
+        self.store = cowfs.open(self.image, "c", cache=CACHE, size=capacity)
         if DATASET not in self.store:
             self.store.create(DATASET, kind="kv")
         self._live = self.store[DATASET]
@@ -42,7 +43,12 @@ class CowfsEngine(Engine):
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         with self.store.at(DATASET) as view:
-            yield Reader(view.get, view.items)
+            yield Reader(
+                view.get,
+                view.get_many,
+                view.items,
+                lambda start, count: islice(view.items(start), count),
+            )
 
     def close(self) -> None:
         self.store.close()

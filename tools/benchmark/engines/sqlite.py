@@ -11,13 +11,16 @@ CACHE_KIB = 1 << 20
 PUT = "INSERT OR REPLACE INTO bench VALUES (?, ?)"
 GET = "SELECT v FROM bench WHERE k = ?"
 SCAN = "SELECT k, v FROM bench ORDER BY k"
+RANGE = "SELECT k, v FROM bench WHERE k >= ? ORDER BY k LIMIT ?"
 
 
 class SqliteEngine(Engine):
     name = "sqlite"
 
-    def __init__(self, directory: Path) -> None:
-        self._db = sqlite3.connect(directory / "bench.sqlite", isolation_level=None)
+    def __init__(self, directory: Path, capacity: int | None = None) -> None:
+        self._db = sqlite3.connect(
+            directory / "bench.sqlite", isolation_level=None, check_same_thread=False
+        )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -50,7 +53,12 @@ class SqliteEngine(Engine):
                 row = execute(GET, (key,)).fetchone()
                 return row[0] if row else None
 
-            yield Reader(get, lambda: self._db.execute(SCAN))
+            yield Reader(
+                get,
+                lambda keys: [get(key) for key in keys],
+                lambda: self._db.execute(SCAN),
+                lambda start, count: self._db.execute(RANGE, (start, count)),
+            )
 
     def close(self) -> None:
         self._db.close()
