@@ -2,8 +2,8 @@
 
 One process at a time has an image open for writing. So who holds it listens on a socket next to
 the image, of the image's owner alone, and carries out what other processes ask of it: `listen` is
-for who holds, `open_store` for who asks. The one who asks gets the same answers and errors as from
-the image itself.
+for who holds, a mount as well as a server, and `open_store` for who asks. The one who asks gets the
+same answers and errors as from the image itself.
 
 Read in this order: `wire.py` (what goes over the socket), `holder.py` (what is done), `server.py`,
 `client.py`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -14,21 +15,31 @@ from cowfs.errors import BusyError
 from cowfs.store import Progress
 
 from . import wire
+from .wire import LostError
+
+_ATTEMPTS = 3
+"""How often the image is tried: its holder may end just then, and another come before us."""
 
 
 def open_store(image: str | os.PathLike[str], flag: str = "r") -> Store | RemoteStore:
     """As cowfs.open; where another process holds the image and listens, a store that asks it."""
-    try:
-        return cowfs.open(image, flag)
-    except BusyError:
-        remote = RemoteStore(os.fspath(image))
+    for attempt in range(_ATTEMPTS):
         try:
-            remote.connect().close()
-        except OSError:
-            pass
-        else:
-            return remote
-        raise
+            return cowfs.open(image, flag)
+        except BusyError:
+            remote = RemoteStore(os.fspath(image))
+            try:
+                remote.hello()
+            except LostError:
+                if attempt + 1 < _ATTEMPTS:
+                    continue  # it was about to end, and has let go of the image
+                raise
+            except OSError:
+                pass  # nobody listens
+            else:
+                return remote
+            raise
+    raise AssertionError("unreachable")
 
 
 class RemoteStore:
@@ -51,6 +62,11 @@ class RemoteStore:
             connection.close()
             raise
         return connection
+
+    def hello(self) -> None:
+        """Return when the holder answers. Raises OSError where nobody listens, LostError where the
+        holder ends."""
+        self._ask("hello")
 
     def close(self) -> None:
         """Nothing is held between questions."""
@@ -129,8 +145,10 @@ class RemoteStore:
         self._ask("unmount", directory=directory)
 
     def wait(self, directory: str) -> None:
-        """Wait until what the holder mounted at a directory is no longer so."""
-        self._ask("wait", directory=directory)
+        """Return when what the holder mounted at a directory is no longer so, or the holder is
+        gone, and with it the mount."""
+        with contextlib.suppress(LostError):
+            self._ask("wait", directory=directory)
 
     def _ask(self, method: str, progress: Progress | None = None, /, **given: Any) -> Any:
         result = None
@@ -148,7 +166,10 @@ class RemoteStore:
     def _messages(self, method: str, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Ask, and give what comes until the end; an error is raised."""
         with self.connect() as connection, connection.makefile("rwb") as stream:
-            wire.send(stream, {"do": method, "with": given})
+            try:
+                wire.send(stream, {"do": method, "with": given})
+            except OSError as error:
+                raise LostError(f"the holder of the image does not listen: {error}") from None
             for message in wire.messages(stream):
                 if "error" in message:
                     raise wire.unpack_error(message)

@@ -49,18 +49,36 @@ class Server:
         owner = os.stat(holder.store.path)
         if owner.st_uid != os.geteuid():
             os.chown(self._path, owner.st_uid, -1)
+        self._inode = os.stat(self._path).st_ino
+        self._pausing = False
+        self._waiting: list[socket.socket] = []
+        """Those that asked after `pause`."""
         self._socket.listen()
+        self._conversations: dict[threading.Thread, socket.socket] = {}
         self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
         self._thread.start()
 
+    def pause(self) -> None:
+        """Answer no new question. Who asks now waits, and with `close` is sent to the image: so
+        nobody finds the image held, and nobody there to ask, while the store is closed."""
+        self._pausing = True
+
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more. The store was closed before."""
+        self._pausing = True
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+            if os.stat(self._path).st_ino == self._inode:  # not that of the next holder already
+                os.unlink(self._path)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
+        for thread, connection in list(self._conversations.items()):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)  # what is being answered still is
+            thread.join()
+        for connection in self._waiting:
+            connection.close()
 
     def __enter__(self) -> Server:
         return self
@@ -74,9 +92,14 @@ class Server:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            threading.Thread(
+            if self._pausing:
+                self._waiting.append(connection)
+                continue
+            thread = threading.Thread(
                 target=self._converse, args=(connection,), name="control", daemon=True
-            ).start()
+            )
+            self._conversations[thread] = connection
+            thread.start()
 
     def _converse(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rwb") as stream, contextlib.suppress(OSError):
@@ -86,6 +109,7 @@ class Server:
                     self._answer(stream, question)
             except ValueError as error:
                 log.warning("a question that is none: %s", error)
+        self._conversations.pop(threading.current_thread(), None)
 
     def _answer(self, stream: BufferedRWPair[Any, Any], question: dict[str, Any]) -> None:
         try:
@@ -106,6 +130,8 @@ class Server:
         holder = self._holder
         progress = _progress(stream)
         match method, given:
+            case "hello", {}:
+                return None
             case "names", {}:
                 return holder.names()
             case "list", {}:

@@ -56,15 +56,19 @@ def receive(stream: BufferedRWPair[Any, Any]) -> dict[str, Any] | None:
     return message
 
 
+class LostError(Error):
+    """The holder of the image went away before it had answered."""
+
+
 def messages(stream: BufferedRWPair[Any, Any]) -> Iterator[dict[str, Any]]:
-    """All that come. Raises Error where they break off."""
+    """All that come. Raises LostError where they break off."""
     while True:
         try:
             message = receive(stream)
         except (OSError, ValueError) as error:
-            raise Error(f"the process that holds the image does not answer: {error}") from None
+            raise LostError(f"the holder of the image does not answer: {error}") from None
         if message is None:
-            raise Error("the process that holds the image ended before it answered")
+            raise LostError("the holder of the image ended before it answered")
         yield message
 
 

@@ -14,6 +14,6 @@ name is lost; and each takes more time for a request.
 from __future__ import annotations
 
 from .attach import MountError
-from .mounts import Mount, Mounts, mounted
+from .mounts import Mount, Mounts
 
-__all__ = ["Mount", "MountError", "Mounts", "mounted"]
+__all__ = ["Mount", "MountError", "Mounts"]

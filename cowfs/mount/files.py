@@ -199,8 +199,11 @@ class Files:
 
     def setattr(self, nodeid: int, changes: Changes) -> tuple[bytes, int]:
         number = self._head(nodeid)
-        nodes = self._write(number)
         mode, uid, gid, size, atime_ns, mtime_ns, ctime_ns, drop_powers = changes
+        if ctime_ns is not None and self._gathering.read(self._name).find(number) is None:
+            # Of a file that was just removed, the kernel still sends when that was.
+            return protocol.NO_ATTRIBUTES, 0
+        nodes = self._write(number)
         if size is not None:
             nodes.truncate(number, size)
         if drop_powers:

@@ -12,8 +12,8 @@ import ctypes
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from queue import SimpleQueue
 
 from cowfs import FS, Store
 from cowfs.control import Holder
@@ -53,6 +53,7 @@ class Mount:
         fd = attach(directory, source, readonly=readonly, allow_other=allow_other)
         self.connection = Connection(fd, self.files, mounts.gathering)
         self.files.connection = self.connection
+        self._events = mounts.events
         self._thread = threading.Thread(target=self._serve, name=f"mount {name}", daemon=True)
         self._thread.start()
 
@@ -87,6 +88,7 @@ class Mount:
             raise
         finally:
             self.ended.set()
+            self._events.put(self)
 
 
 class Mounts(Holder):
@@ -95,6 +97,8 @@ class Mounts(Holder):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.gathering = Gathering(store)
+        self.events: SimpleQueue[Mount | None] = SimpleQueue()
+        """Each mount that has ended; None is for those who wait here to be told something else."""
         self._mounts: list[Mount] = []
         self._state = threading.Lock()
         self._closing = threading.Event()
@@ -105,6 +109,8 @@ class Mounts(Holder):
         """Mount a dataset, or read-only a snapshot. Raises Error."""
         directory = os.path.abspath(directory)
         with self._state:
+            if self._closing.is_set():
+                raise BusyError(f"{self.store.path}: who holds the image is about to end")
             self._check(name, directory)
             readonly = self.store.readonly or "@" in name
             mount = Mount(self, name, directory, readonly=readonly, allow_other=allow_other)
@@ -120,12 +126,18 @@ class Mounts(Holder):
 
     def close(self) -> None:
         """Unmount all that is left; everything that was written is durable afterwards."""
+        self._closing.set()
         for mount in self.active():
             with contextlib.suppress(MountError, OSError):
                 mount.unmount()
-        self._closing.set()
         self._thread.join()
         self.gathering.commit()
+
+    def __enter__(self) -> Mounts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # --- live control -----------------------------------------------------------------------------
 
@@ -194,13 +206,3 @@ def _sync(fd: int) -> None:
     if _libc.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-@contextlib.contextmanager
-def mounted(store: Store) -> Iterator[Mounts]:
-    """The mounts of a store, which end with the `with` block."""
-    mounts = Mounts(store)
-    try:
-        yield mounts
-    finally:
-        mounts.close()
