@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 import cowfs
-from benchmark import alone, cp, kv, machine
+from benchmark import alone, cp, kv, machine, mount
 from benchmark.engines import NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
 from benchmark.report import Report
@@ -31,6 +31,13 @@ ALONE_NOTES = [
 CP_NOTES = [
     "The file is random bytes, which do not compress, and is in the page cache before. "
     "cowfs cp makes its copy durable and checksums it; cp leaves it in the page cache.",
+]
+MOUNT_NOTES = [
+    "passthrough is a directory of the host behind the same binding, libfuse its own example "
+    "passthrough_ll with writeback, btrfs the kernel's on a loop device. "
+    "The file is random bytes; it is read from the caches of the process behind FUSE, not from "
+    "the kernel's for the mount.",
+    "create, stat and unlink are of 10,000 empty files.",
 ]
 
 
@@ -129,6 +136,26 @@ def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> N
             machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
             races=races,
             notes=CP_NOTES,
+        ),
+        json_file,
+    )
+
+
+@main.command("mount")
+@click.option(
+    "--mib", default=256, show_default=True, type=click.IntRange(min=1), help="Size of the file."
+)
+@common
+def mount_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> None:
+    """Mounts: throughput and small files beside pass-through file systems and Btrfs."""
+    with workplace(parent) as (directory, progress):
+        races = mount.race(mib, rounds, directory, progress)
+    finish(
+        Report(
+            title=f"mount, a file of {mib:,} MiB and {mount.FILES:,} files, {rounds} rounds",
+            machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
+            races=races,
+            notes=MOUNT_NOTES,
         ),
         json_file,
     )
