@@ -49,9 +49,10 @@ def run(image: str, dataset: str, directory: str, daemon: bool, allow_other: boo
         with store:
             need_datasets(store, dataset)
             if isinstance(store, RemoteStore):
-                store.mount(dataset, directory, allow_other)
-                if not daemon:
-                    _follow(store, directory)
+                if daemon:
+                    store.mount(dataset, directory, allow_other)
+                else:
+                    _follow(store, dataset, directory, allow_other)
             else:
                 _hold(store, dataset, directory, allow_other, ready)
 
@@ -70,8 +71,9 @@ def _hold(
     mounts = Mounts(store)
     server = None if store.readonly else listen(store, mounts)  # many may read
     try:
-        mount = mounts.add(dataset, directory, allow_other=allow_other)
         _on_signals(lambda: mounts.events.put(None))
+        mount = mounts.add(dataset, directory, allow_other=allow_other)
+        _say(store, dataset, directory)
         ready()
         while mounts.active() and mounts.events.get() is not None:
             pass
@@ -88,18 +90,26 @@ def _hold(
         raise Error(f"{directory}: the file system failed: {mount.failure}")
 
 
-def _follow(store: RemoteStore, directory: str) -> None:
-    """Stay as long as the holder has it mounted; a signal ends that."""
+def _follow(store: RemoteStore, dataset: str, directory: str, allow_other: bool) -> None:
+    """Have the holder mount, and stay as long as it is; a signal ends that."""
     events: SimpleQueue[str] = SimpleQueue()
 
     def wait() -> None:
-        store.wait(directory)
-        events.put("ended")
+        try:
+            store.wait(directory)
+        finally:
+            events.put("ended")
 
     _on_signals(lambda: events.put("signal"))
+    store.mount(dataset, directory, allow_other)
+    _say(store, dataset, directory)
     threading.Thread(target=wait, daemon=True).start()
     if events.get() == "signal":
         store.unmount(directory)
+
+
+def _say(store: Store | RemoteStore, dataset: str, directory: str) -> None:
+    log.info("%s: mounted %s at %s", store.path, dataset, directory)
 
 
 def _on_signals(action: Callable[[], None]) -> None:

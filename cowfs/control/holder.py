@@ -45,8 +45,7 @@ class Holder:
         raise UsageError(f"{directory}: not mounted by who holds {self.store.path}")
 
     def wait(self, directory: str) -> None:
-        """Return when what was mounted at a directory is no longer so."""
-        raise UsageError(f"{directory}: not mounted by who holds {self.store.path}")
+        """Return when nothing is mounted at a directory any more."""
 
     # --- what a store does ------------------------------------------------------------------------
 

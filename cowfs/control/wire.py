@@ -50,7 +50,10 @@ def receive(stream: BufferedRWPair[Any, Any]) -> dict[str, Any] | None:
         return None
     if not line.endswith(b"\n"):
         raise ValueError("a message that is cut off")
-    message = json.loads(line, object_hook=_decode)
+    try:
+        message = json.loads(line, object_hook=_decode)
+    except RecursionError:
+        raise ValueError("a message that is nested too deeply") from None
     if not isinstance(message, dict):
         raise ValueError("a message that is no object")
     return message

@@ -43,7 +43,11 @@ class Gathering:
         self.store = store
         self._lock = threading.RLock()
         self._transaction: Transaction | None = None
+        self._host = os.path.dirname(os.path.abspath(store.path))
         self._requests = 0
+        """How many have changed something in the open transaction."""
+        self._room = 0
+        """Bytes that are free, less what has been asked for since that was looked at."""
         self._alone = False
         """Whether the request in progress is to be committed by itself."""
         self._nodes: dict[str, tuple[FS, Inodes]] = {}
@@ -144,17 +148,24 @@ class Gathering:
         self._drop_nodes()
         self._transaction = self.store.transaction()
         self._requests = 0
+        self._room = 0  # others use the host, too
         self._alone = self._is_short(size)
 
     def _is_short(self, size: int) -> bool:
-        """Whether what is free may not be enough for all that is gathered, and `size` bytes."""
+        """Whether there may not be room for all that is gathered, and `size` bytes more."""
+        self._room -= size + _REQUEST
+        if self._room < _SHORT:
+            self._room = self._look_for_room() - size - self._requests * _REQUEST
+        return self._room < _SHORT
+
+    def _look_for_room(self) -> int:
+        """Bytes that are free now, in the image and, where it may grow, on its host."""
         space = self.store.io.space
-        wanted = _SHORT + self._requests * _REQUEST + size
-        free = (space.free - space.reserve) * space.block_size
-        if free > wanted or space.limit:
-            return free <= wanted
-        host = os.statvfs(os.path.dirname(os.path.abspath(self.store.path)))
-        return free + host.f_bavail * host.f_frsize <= wanted
+        free: int = (space.free - space.reserve) * space.block_size
+        if not space.limit:
+            host = os.statvfs(self._host)
+            free += host.f_bavail * host.f_frsize
+        return free
 
     def _tell_loss(self, error: BaseException) -> None:
         log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import threading
 from contextlib import AbstractContextManager
@@ -31,7 +30,6 @@ _PATIENCE_S = 5.0
 """How long files that are still open keep an unmounted file system alive when the process is told
 to end."""
 
-log = logging.getLogger("cowfs.mount")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,8 +67,8 @@ class Mount:
             os.close(fd)
 
     def unmount(self) -> None:
-        """Take it away. Files that are still open stay so for a moment, and what was written to
-        them is kept."""
+        """Take it away, with all that was written so far in the store. Files that are open stay so
+        as long as this process lives, for which it waits a while."""
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             detach(self.directory, lazy=True)
@@ -78,7 +76,6 @@ class Mount:
         finally:
             os.close(fd)
         self.ended.wait(_PATIENCE_S)
-        self.connection.close()
 
     def _serve(self) -> None:
         try:
@@ -87,6 +84,7 @@ class Mount:
             self.failure = error
             raise
         finally:
+            self.connection.close()
             self.ended.set()
             self._events.put(self)
 
@@ -115,7 +113,6 @@ class Mounts(Holder):
             readonly = self.store.readonly or "@" in name
             mount = Mount(self, name, directory, readonly=readonly, allow_other=allow_other)
             self._mounts.append(mount)
-        log.info("%s: mounted %s at %s", self.store.path, name, directory)
         return mount
 
     def active(self) -> list[Mount]:
@@ -158,10 +155,16 @@ class Mounts(Holder):
         self.add(dataset, directory, allow_other=allow_other)
 
     def unmount(self, directory: str) -> None:
-        self._at(directory).unmount()
+        for mount in self.active():
+            if mount.directory == directory:
+                mount.unmount()
+                return
+        raise UsageError(f"{directory}: nothing of {self.store.path} is mounted there")
 
     def wait(self, directory: str) -> None:
-        self._at(directory).ended.wait()
+        for mount in self.active():
+            if mount.directory == directory:
+                mount.ended.wait()
 
     # --- for the file systems ---------------------------------------------------------------------
 
@@ -184,12 +187,6 @@ class Mounts(Holder):
         for mount in self._mounts:
             if mount.name == name and not mount.ended.is_set():
                 raise BusyError(f"{name} is mounted at {mount.directory} already")
-
-    def _at(self, directory: str) -> Mount:
-        for mount in self.active():
-            if mount.directory == directory:
-                return mount
-        raise UsageError(f"{directory}: nothing of {self.store.path} is mounted there")
 
     def _commit_in_time(self) -> None:
         while not self._closing.wait(COMMIT_EVERY_S):
