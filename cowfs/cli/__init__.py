@@ -47,7 +47,7 @@ SECTIONS = {
         "rm": "Remove files and directories.",
         "mkdir": "Make directories.",
     },
-    "Use by other programs": {
+    "In use by other programs": {
         "mount": "Mount files, so that any program can use them.",
     },
     "Keys and values": {

@@ -92,4 +92,4 @@ def _escape(source: str) -> str:
 
 def _reason(stderr: bytes) -> str:
     lines = stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix(f"{PROGRAM}: ") if lines else f"{PROGRAM} failed"
+    return lines[-1].rpartition(f"{PROGRAM}: ")[2] if lines else f"{PROGRAM} failed"

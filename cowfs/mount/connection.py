@@ -142,8 +142,10 @@ class Connection:
         try:
             os.writev(self._fd, [header, *parts])
         except OSError as failure:
-            # Whoever asked is gone, or the mount is.
-            if failure.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
+            if failure.errno == errno.EINVAL:
+                # The image is damaged such that the kernel refuses what is on it, and says EIO.
+                log.error("an answer that the kernel refuses, of %d bytes", length)
+            elif failure.errno not in _GONE:
                 raise
 
     def write_out(self, nodeid: int) -> None:
@@ -155,7 +157,7 @@ class Connection:
         try:
             os.writev(self._fd, [header, body])
         except OSError as failure:
-            if failure.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
+            if failure.errno not in _GONE:
                 raise
 
     def close(self) -> None:
@@ -392,6 +394,10 @@ class Connection:
     ) -> Answer:
         self._do.removexattr(nodeid, bytes(body[:-1]))
         return b""
+
+
+_GONE = (errno.ENOENT, errno.ENODEV, errno.EBADF)
+"""Errors of an answer when whoever asked is gone, or the mount is."""
 
 
 def _fitting(value: bytes, room: int) -> bytes:

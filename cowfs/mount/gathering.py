@@ -112,7 +112,7 @@ class Gathering:
                 transaction.durable = durable
                 try:
                     transaction.commit()
-                except Error as error:
+                except (Error, OSError) as error:
                     self._tell_loss(error)
                     raise
             elif durable and not self.store.readonly:

@@ -192,9 +192,10 @@ class Mounts(Holder):
         while not self._closing.wait(COMMIT_EVERY_S):
             for mount in self.active():
                 if mount.files.may_be_behind:
-                    mount.sync()
+                    with contextlib.suppress(OSError):  # whose write failed is told by the kernel
+                        mount.sync()
             if self.gathering.pending:
-                with contextlib.suppress(Error):  # it was told
+                with contextlib.suppress(Error, OSError):  # it was told
                     self.gathering.commit()
 
 

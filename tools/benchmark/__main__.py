@@ -150,11 +150,13 @@ def mount_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -
     """Mounts: throughput and small files beside pass-through file systems and Btrfs."""
     with workplace(parent) as (directory, progress):
         races = mount.race(mib, rounds, directory, progress)
+        figures = [mount.pause(rounds, directory, progress)]
     finish(
         Report(
             title=f"mount, a file of {mib:,} MiB and {mount.FILES:,} files, {rounds} rounds",
             machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
             races=races,
+            figures=figures,
             notes=MOUNT_NOTES,
         ),
         json_file,

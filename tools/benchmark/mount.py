@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmark.measure import Sample, elapsed, elapsed_when_quiet
-from benchmark.report import Race
+from benchmark.report import Figure, Race
 
 MIB = 1 << 20
 FILES = 10_000
@@ -154,6 +155,45 @@ def measure(mnt: Path, mib: int) -> dict[str, float]:
     spent["stat"] = elapsed(look, directory)
     spent["unlink"] = elapsed(remove, directory)
     return spent
+
+
+def longest_write(mnt: Path, image: Path) -> float:
+    """The longest that a synced write of 16 KiB took while ten snapshots were taken, in ms."""
+    longest = 0.0
+    ending = threading.Event()
+
+    def load() -> None:
+        nonlocal longest
+        data = os.urandom(16 << 10)
+        fd = os.open(mnt / "pages", os.O_CREAT | os.O_WRONLY | os.O_DSYNC)
+        number = 0
+        while not ending.is_set():
+            offset = number * 7919 % 1024 * len(data)
+            longest = max(longest, elapsed(os.pwrite, fd, data, offset))
+            number += 1
+        os.close(fd)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    for number in range(10):
+        cowfs("snapshot", image, f"files@{number}")
+    ending.set()
+    thread.join()
+    return longest * 1e3
+
+
+def pause(rounds: int, directory: Path, progress: Callable[[str], None]) -> Figure:
+    """What programs notice of a snapshot."""
+    longest = []
+    for number in range(1, rounds + 1):
+        progress(f"round {number} of {rounds}: snapshots under load")
+        place = directory / f"pause{number}"
+        place.mkdir()
+        with on_cowfs(place) as mnt:
+            longest.append(longest_write(mnt, place / "image.cow"))
+        shutil.rmtree(place)
+    what = "longest synced write of 16 KiB while ten snapshots are taken"
+    return Figure(what, Sample(tuple(longest)), "ms", at_most=100)
 
 
 GOALS = {
