@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,6 +30,11 @@ MAX_DATA = MIB
 """Bytes of the largest read or write: the most that kernels take in one piece by default."""
 _BACKGROUND = 64
 """Requests that the kernel may have under way of its own accord, as for reading ahead."""
+
+_POLL_S = 100e-6
+"""Time within which the next request of a brisk conversation comes."""
+_PROCESSORS = len(os.sched_getaffinity(0))
+"""On a single one, waiting without sleep would keep who asks from going on."""
 
 LATER: Final = None
 """Returned by an operation that answers in its own time."""
@@ -98,6 +104,11 @@ class Connection:
         self, fd: int, operations: Operations, request: AbstractContextManager[object]
     ) -> None:
         self._fd = fd
+        os.set_blocking(fd, False)
+        self._waiting = select.poll()
+        self._waiting.register(fd, select.POLLIN)
+        self._brisk = False
+        """Whether the last request came soon after the one before."""
         self._do = operations
         self._request = request
         self._handlers: dict[int, Callable[[memoryview, int, int, tuple[int, int]], Answer]] = {
@@ -108,17 +119,12 @@ class Connection:
         """Answer until the file system is unmounted, or the connection closed."""
         buffer = bytearray(MAX_DATA + protocol.HEADER_ROOM)
         whole = memoryview(buffer)
-        fd, request, handlers = self._fd, self._request, self._handlers
+        request, handlers = self._request, self._handlers
         unpack, header_size = protocol.IN_HEADER.unpack_from, protocol.IN_HEADER.size
         while True:
-            try:
-                length = os.readv(fd, [buffer])
-            except OSError as error:
-                if error.errno in (errno.ENODEV, errno.EBADF, errno.ECONNABORTED):
-                    return
-                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
-                    continue
-                raise
+            length = self._receive(buffer)
+            if not length:
+                return
             _, opcode, unique, nodeid, uid, gid, _, extensions, _ = unpack(buffer)
             handler = handlers.get(opcode)
             if handler is None:
@@ -133,6 +139,29 @@ class Connection:
                 continue
             if answer is not None:
                 self.reply(unique, answer)
+
+    def _receive(self, buffer: bytearray) -> int:
+        """Wait for a request; its length, or 0 at the end.
+
+        One who asks again and again, as a program that makes many files does, is waited for without
+        sleep: to be woken by another processor takes longer than an answer.
+        """
+        idle_since = time.perf_counter()
+        patience = _POLL_S if self._brisk else 0.0
+        while True:
+            try:
+                length = os.readv(self._fd, [buffer])
+            except BlockingIOError:
+                if time.perf_counter() - idle_since >= patience:
+                    self._waiting.poll()
+            except OSError as error:
+                if error.errno in (errno.ENODEV, errno.EBADF, errno.ECONNABORTED):
+                    return 0
+                if error.errno not in (errno.EINTR, errno.ENOENT):
+                    raise
+            else:
+                self._brisk = time.perf_counter() - idle_since < _POLL_S and _PROCESSORS > 1
+                return length
 
     def reply(self, unique: int, answer: bytes | list[bytes] = b"", *, error: int = 0) -> None:
         """Send one answer."""

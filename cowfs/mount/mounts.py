@@ -196,7 +196,9 @@ class Mounts(Holder):
                         mount.sync()
             if self.gathering.pending:
                 with contextlib.suppress(Error, OSError):  # it was told
-                    self.gathering.commit()
+                    # The flush comes afterwards, so that no request waits for the disk.
+                    self.gathering.commit(durable=False)
+                    self.store.sync()
 
 
 def _sync(fd: int) -> None:

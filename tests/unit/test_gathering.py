@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 import cowfs
-from cowfs.errors import OutOfSpaceError
+from cowfs.errors import Error, FailedError, OutOfSpaceError
 from cowfs.fs.inode import ROOT
 from cowfs.limits import MIB
 from cowfs.mount import gathering as module
 from cowfs.mount.gathering import Gathering
 
 from ..conftest import MakeStore
+from ..devices import FailingDevice
 
 
 @pytest.fixture
@@ -164,3 +165,23 @@ def test_room_of_the_host_counts_where_an_image_may_grow(
         create(gathering, b"three")
         create(gathering, b"four")
         assert store.txid == before + 3
+
+
+def test_a_failed_flush_is_told_once_and_nothing_is_written_any_more(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = FailingDevice()
+    store = make_store(device)
+    store.create("files", "fs")
+    gathering = Gathering(store)
+    create(gathering, b"kept")
+    gathering.commit()
+    create(gathering, b"one")
+    device.countdown = 0
+    with caplog.at_level(logging.ERROR), pytest.raises((Error, OSError)):
+        gathering.commit()
+    assert "what was changed since the last commit is lost" in caplog.text
+    device.countdown = None
+    with pytest.raises(FailedError):
+        create(gathering, b"two")
+    assert b"kept" in names(gathering)
