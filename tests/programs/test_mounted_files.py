@@ -20,6 +20,7 @@ import pytest
 
 import cowfs
 
+from ..trees import host_tree
 from .conftest import Image, run
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -418,3 +419,72 @@ def test_random_reads_and_writes_are_those_of_the_host(
     image.unmount(mnt)
     mnt = image.mount()
     assert file.read_bytes() == other.read_bytes()
+
+
+def result(action: Callable[[], object]) -> int:
+    """The errno of what is refused; 0 of what is done."""
+    try:
+        action()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file; a fifo that nobody reads is refused, rather than waited for."""
+    fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NONBLOCK, 0o644)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def random_change(root: Path, rng: random.Random) -> int:
+    """Something done to names in a directory; its errno. With the same `rng`, the same."""
+    paths = [root / "/".join(rng.choices("abc", k=rng.randint(1, 3))) for _ in range(2)]
+    one, two = paths
+    data = rng.randbytes(rng.choice((0, 10, 5_000, 200_000)))
+    mode = rng.choice((0o600, 0o755, 0o4711, 0o2775, 0o1777))
+    flags = rng.choice((0, NOREPLACE, EXCHANGE))
+    return result(
+        rng.choice(
+            [
+                lambda: one.mkdir(mode),
+                lambda: one.mkdir(mode),
+                lambda: put(one, data),
+                lambda: put(one, data),
+                lambda: os.rename(one, two),
+                lambda: renameat2(one, two, flags),
+                lambda: renameat2(one, two, flags),
+                lambda: os.link(one, two, follow_symlinks=False),
+                lambda: os.symlink(two.name, one),
+                lambda: os.mkfifo(one, mode),
+                one.unlink,
+                one.rmdir,
+                lambda: os.truncate(one, len(data)),
+                lambda: one.chmod(mode),
+                lambda: os.setxattr(one, f"user.{two.name}", data[:100]),
+                lambda: os.removexattr(one, f"user.{two.name}"),
+                lambda: os.utime(one, ns=(1, 2)),
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_changes_of_names_are_those_of_the_host(
+    image: Image, mnt: Path, tmp_path: Path, seed: int
+) -> None:
+    other = tmp_path / "host"
+    other.mkdir(mode=0o755)
+    steps = random.Random(seed)
+    for step in range(600):
+        number = steps.random()
+        here, there = (random_change(root, random.Random(number)) for root in (mnt, other))
+        assert here == there, f"step {step}"
+        if step % 60 == 0:
+            assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other)), f"step {step}"
+    assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other))
+    image.unmount(mnt)
+    image.mount()
+    assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other))
