@@ -78,14 +78,15 @@ class Store(Engine):
         with self.transaction() as tx:
             tx.rename(old, new)
 
-    def destroy(self, name: str, *, recursive: bool = False) -> None:
-        """Destroy a snapshot, or a dataset (with its snapshots, if `recursive`).
+    def destroy(self, *names: str, recursive: bool = False) -> None:
+        """Destroy snapshots, or datasets (with their snapshots, if `recursive`), all or none.
 
-        The name is gone at once; what it held is then released in steps, each its own commit. A
+        The names are gone at once; what they held is then released in steps, each its own commit. A
         crash in between loses nothing: `reclaim` goes on where it stopped.
         """
         with self.transaction() as tx:
-            tx.destroy(name, recursive=recursive)
+            for name in names:
+                tx.destroy(name, recursive=recursive)
         self.reclaim()
 
     # --- snapshots ------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ SECTIONS = {
         "rm": "Remove files and directories.",
         "mkdir": "Make directories.",
     },
+    "In use by other programs": {
+        "mount": "Mount files, so that any program can use them.",
+    },
     "Keys and values": {
         "put": "Store a value.",
         "get": "Write a value to standard output.",

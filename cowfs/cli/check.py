@@ -7,6 +7,7 @@ import dataclasses
 import click
 
 import cowfs
+from cowfs.control import open_store
 
 from .arguments import image_argument, json_option
 from .command import Settings, command
@@ -24,7 +25,7 @@ from .progress import progress_bar
 @json_option
 @click.pass_obj
 def run(settings: Settings, image: str, as_json: bool) -> None:
-    with cowfs.open(image, "r") as store:
+    with open_store(image, "r") as store:
         with progress_bar(settings) as begin:
             report = store.check(progress=begin("checking"))
         print_report(image, report, as_json)

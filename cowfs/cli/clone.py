@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-import cowfs
+from cowfs.control import open_store
 
 from .arguments import dataset_argument, image_argument
 from .command import command
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 @dataset_argument("snapshot", metavar="DATASET@NAME")
 @dataset_argument("new", metavar="NEW")
 def run(image: str, snapshot: str, new: str) -> None:
-    with cowfs.open(image, "w") as store:
+    with open_store(image, "w") as store:
         need_datasets(store, snapshot)
         store.clone(snapshot, new)
     log.info("%s: made %s from %s", image, new, snapshot)

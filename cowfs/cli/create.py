@@ -6,7 +6,7 @@ import logging
 
 import click
 
-import cowfs
+from cowfs.control import open_store
 from cowfs.errors import UsageError
 
 from .arguments import Size, dataset_argument, image_argument
@@ -31,6 +31,6 @@ def run(image: str, dataset: str, kind: str, size: int | None) -> None:
         raise UsageError("a volume needs a size: --size 8G")
     if kind != "volume" and size is not None:
         raise UsageError(f"--size is for volumes; a dataset of kind {kind} takes what it needs")
-    with cowfs.open(image, "w") as store:
+    with open_store(image, "w") as store:
         store.create(dataset, kind=kind, size=size)
     log.info("%s: made dataset %s of kind %s", image, dataset, kind)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cowfs import Store
+from cowfs.control import RemoteStore
 from cowfs.errors import KindError, NotFoundError, ReadOnlyError
 from cowfs.fs import FS
 from cowfs.kv import KV
 
 
-def need_datasets(store: Store, *names: str) -> None:
+def need_datasets(store: Store | RemoteStore, *names: str) -> None:
     """NotFoundError with the nearest names, where one of the datasets is not there."""
     for name in names:
         dataset = name.partition("@")[0]
@@ -18,7 +19,7 @@ def need_datasets(store: Store, *names: str) -> None:
             raise NotFoundError(f"{store.path}: no dataset {dataset!r}; {nearest(store, dataset)}")
 
 
-def nearest(store: Store, name: str) -> str:
+def nearest(store: Store | RemoteStore, name: str) -> str:
     """What the user may have meant."""
     import difflib
 

@@ -6,7 +6,7 @@ import logging
 
 import click
 
-import cowfs
+from cowfs.control import open_store
 
 from .arguments import dataset_argument, image_argument
 from .command import command
@@ -25,10 +25,7 @@ log = logging.getLogger(__name__)
 @dataset_argument("names", metavar="DATASET[@NAME]...", nargs=-1, required=True)
 @click.option("-r", "--recursive", is_flag=True, help="A dataset's snapshots too.")
 def run(image: str, names: tuple[str, ...], recursive: bool) -> None:
-    with cowfs.open(image, "w") as store:
+    with open_store(image, "w") as store:
         need_datasets(store, *names)
-        with store.transaction() as tx:
-            for name in names:
-                tx.destroy(name, recursive=recursive)
-        store.reclaim()
+        store.destroy(*names, recursive=recursive)
     log.info("%s: destroyed %s", image, ", ".join(names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cowfs
+from cowfs.control import open_store
 
 from .arguments import bytes_option, image_argument, json_option
 from .command import command
@@ -23,7 +23,7 @@ PARTS = {
 @json_option
 @bytes_option
 def run(image: str, as_json: bool, exact: bool) -> None:
-    with cowfs.open(image, "r") as store:
+    with open_store(image, "r") as store:
         space = store.space()
     if as_json:
         print_json(space)

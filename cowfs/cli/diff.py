@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 import cowfs
+from cowfs.control import open_store
 from cowfs.errors import UsageError
 
 from .arguments import dataset_argument, image_argument, json_option
@@ -45,7 +46,7 @@ def run(
             raise UsageError(f"{old!r} is what there is now; name a snapshot, {old}@NAME")
         new = old.partition("@")[0]
     counts: Counter[str] = Counter()
-    with cowfs.open(image, "r") as store:
+    with open_store(image, "r") as store:
         need_datasets(store, old, new)
         changes = counted(store.diff(old, new), counts)
         if stat:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cowfs
+from cowfs.control import open_store
 
 from .arguments import bytes_option, image_argument, json_option
 from .command import command
@@ -20,7 +20,7 @@ from .output import print_json_array, print_table, show_bytes, show_time
 @json_option
 @bytes_option
 def run(image: str, as_json: bool, exact: bool) -> None:
-    with cowfs.open(image, "r") as store:
+    with open_store(image, "r") as store:
         entries = store.list()
     if as_json:
         print_json_array(entries)

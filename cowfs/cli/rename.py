@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-import cowfs
+from cowfs.control import open_store
 
 from .arguments import dataset_argument, image_argument
 from .command import command
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 @dataset_argument("old", metavar="OLD")
 @dataset_argument("new", metavar="NEW")
 def run(image: str, old: str, new: str) -> None:
-    with cowfs.open(image, "w") as store:
+    with open_store(image, "w") as store:
         need_datasets(store, old)
         store.rename(old, new)
     log.info("%s: renamed %s to %s", image, old, new)

@@ -6,7 +6,7 @@ import logging
 
 import click
 
-import cowfs
+from cowfs.control import open_store
 
 from .arguments import dataset_argument, image_argument
 from .command import command
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
     "--keep", metavar="NAME", help="Keep the abandoned state as the snapshot DATASET@NAME."
 )
 def run(image: str, name: str, keep: str | None) -> None:
-    with cowfs.open(image, "w") as store:
+    with open_store(image, "w") as store:
         need_datasets(store, name)
         store.rollback(name, keep=keep)
     log.info("%s: rolled back to %s", image, name)

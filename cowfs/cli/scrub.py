@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-import cowfs
+from cowfs.control import open_store
 
 from .arguments import image_argument, json_option
 from .check import print_report
@@ -22,7 +22,7 @@ from .progress import progress_bar
 @json_option
 @click.pass_obj
 def run(settings: Settings, image: str, as_json: bool) -> None:
-    with cowfs.open(image, "r") as store:
+    with open_store(image, "r") as store:
         with progress_bar(settings) as begin:
             report = store.scrub(progress=begin("scrubbing"))
         print_report(image, report, as_json)

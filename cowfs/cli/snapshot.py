@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import subprocess
+from collections.abc import Iterator
 
-import cowfs
+import click
+
+from cowfs.control import open_store
 
 from .arguments import dataset_argument, image_argument
 from .command import command
@@ -16,12 +21,35 @@ log = logging.getLogger(__name__)
 @command(
     "snapshot",
     "Take snapshots, all at one atomic moment.\n\n"
-    "It costs the same however large the dataset is, and no space until something changes.",
+    "It costs the same however large the dataset is, and no space until something changes. What "
+    "programs wrote to a dataset that is mounted is in it, as after a power cut at that moment; "
+    "those that want to be asked first are, by --quiesce.",
 )
 @image_argument
 @dataset_argument("names", metavar="DATASET@NAME...", nargs=-1, required=True)
-def run(image: str, names: tuple[str, ...]) -> None:
-    with cowfs.open(image, "w") as store:
+@click.option("--quiesce", metavar="CMD", help="Run this first; no snapshot where it fails.")
+@click.option("--resume", metavar="CMD", help="Run this afterwards, whatever happened.")
+def run(image: str, names: tuple[str, ...], quiesce: str | None, resume: str | None) -> None:
+    with open_store(image, "w") as store:
         need_datasets(store, *names)
-        store.snapshot(*names)
+        with hooks(quiesce, resume):
+            store.snapshot(*names)
     log.info("%s: took %s", image, ", ".join(names))
+
+
+@contextlib.contextmanager
+def hooks(before: str | None, after: str | None) -> Iterator[None]:
+    """Shell commands around what is done."""
+    try:
+        if before is not None:
+            _call("--quiesce", before)
+        yield
+    finally:
+        if after is not None:
+            _call("--resume", after)
+
+
+def _call(option: str, command: str) -> None:
+    code = subprocess.run(command, shell=True, check=False).returncode
+    if code != 0:
+        raise click.ClickException(f"{option} {command!r} failed with code {code}")

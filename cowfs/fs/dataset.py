@@ -708,16 +708,16 @@ class Scan(Generic[AnyStr]):
             after = batch[-1][0]
 
 
+def stored_sectors(nodes: Inodes, number: int) -> int:
+    """Units of 512 bytes that the content of a regular file takes."""
+    blob: Blob = nodes.blob(number)
+    if blob.size <= RECORD_SIZE:
+        return -(-(blob.stored() or blob.size) // 512)
+    return blob.stored() // 512
+
+
 def make_stat(nodes: Inodes, number: int, inode: Inode) -> Stat:
     """The state of a file, for users."""
-    blocks = 0
-    if inode.is_regular:
-        blob: Blob = nodes.blob(number)
-        blocks = (
-            -(-(blob.stored() or blob.size) // 512)
-            if blob.size <= RECORD_SIZE
-            else (blob.stored() // 512)
-        )
     return Stat(
         st_mode=inode.mode,
         st_ino=number,
@@ -730,7 +730,7 @@ def make_stat(nodes: Inodes, number: int, inode: Inode) -> Stat:
         st_mtime_ns=inode.mtime_ns,
         st_ctime_ns=inode.ctime_ns,
         st_birthtime_ns=inode.btime_ns,
-        st_blocks=blocks,
+        st_blocks=stored_sectors(nodes, number) if inode.is_regular else 0,
         st_rdev=inode.rdev,
     )
 

@@ -74,6 +74,11 @@ from .inode import (
 CHUNK = 4 * MIB
 """Bytes that go through memory at a time: enough records to keep every core busy."""
 
+_ACCESS_DAY_NS = 24 * 3600 * 1_000_000_000
+"""How long a time of access may be too old."""
+
+_CAPABILITY = b"security.capability"
+
 _COUNTER_KEY = make_key(NO_INODE, COUNTER)
 _DOOMED = 4096
 """Inodes gathered before they are deleted, neighbours in one step."""
@@ -231,15 +236,9 @@ class Inodes:
             _check_target(target)
         if self.lookup(parent, name) is not None:
             raise PathExistsError
-        if directory.mode & stat.S_ISGID:
-            gid = directory.gid
-            if kind == DIRECTORY:
-                mode |= stat.S_ISGID
         now = time.time_ns()
-        number = self.reserve(1)
         links = 2 if kind == DIRECTORY else 1
-        inode = Inode(mode, uid, gid, links, len(target), now, now, now, now, rdev)
-        self.put(number, inode)
+        number = self._new(directory, mode, uid, gid, links, len(target), now, rdev)
         if target:
             self._put_value(make_key(number, DATA), target)
         self._put_name(parent, name, number, kind)
@@ -247,8 +246,16 @@ class Inodes:
         self._put_directory(parent, directory, now, 1)
         return number
 
+    def create_nameless(self, parent: int, mode: int, uid: int, gid: int) -> int:
+        """A new regular file that no directory has, as O_TMPFILE makes it: it is there until
+        `forget`, or gets its first name by `link`. Who calls this holds it open."""
+        directory = self._directory(parent)
+        number = self._new(directory, stat.S_IFREG | mode, uid, gid, 0, 0, time.time_ns(), 0)
+        self.tree.put(make_key(NO_INODE, ORPHAN) + number.to_bytes(8, "big"), b"")
+        return number
+
     def link(self, number: int, parent: int, name: bytes) -> None:
-        """Another name for a file."""
+        """Another name for a file; or the first one, for a file without."""
         inode = self.get(number)
         directory = self._directory(parent)
         check_name(name)
@@ -256,11 +263,11 @@ class Inodes:
             raise PathExistsError
         if inode.is_directory:
             raise PathPermissionError(reason="a directory has one name")
-        if not inode.nlink:
-            raise PathNotFoundError
         if inode.nlink == LINK_MAX:
             raise TooManyLinksError
         now = time.time_ns()
+        if not inode.nlink:
+            self.tree.delete(make_key(NO_INODE, ORPHAN) + number.to_bytes(8, "big"))
         inode.nlink += 1
         inode.ctime_ns = now
         self.put(number, inode)
@@ -356,6 +363,35 @@ class Inodes:
         inode.ctime_ns = now
         self.put(number, inode)
 
+    def exchange(self, parent: int, name: bytes, other_parent: int, other_name: bytes) -> None:
+        """Let two names change places, whatever files they are (RENAME_EXCHANGE of rename(2))."""
+        number, kind = self._entry(parent, name)
+        other, other_kind = self._entry(other_parent, other_name)
+        if number == other:
+            return
+        directory = self._directory(parent)
+        same = other_parent == parent
+        other_directory = directory if same else self._directory(other_parent)
+        if (kind == DIRECTORY and number in self.ancestors(other_parent)) or (
+            other_kind == DIRECTORY and other in self.ancestors(parent)
+        ):
+            raise PathInvalidError(reason="a directory cannot be moved into itself")
+        now = time.time_ns()
+        for moved in (number, other):
+            inode = self.get(moved)
+            inode.ctime_ns = now
+            self.put(moved, inode)
+        self.tree.delete(make_name_key(number, NAME, parent) + name)
+        self.tree.delete(make_name_key(other, NAME, other_parent) + other_name)
+        self._put_name(other_parent, other_name, number, kind)
+        self._put_name(parent, name, other, other_kind)
+        come = (other_kind == DIRECTORY) - (kind == DIRECTORY)
+        directory.nlink += come
+        other_directory.nlink -= come
+        self._put_directory(parent, directory, now, 0)
+        if not same:
+            self._put_directory(other_parent, other_directory, now, 0)
+
     def forget(self, number: int) -> None:
         """Delete a file that was removed while it was open."""
         if self.tree.delete(make_key(NO_INODE, ORPHAN) + number.to_bytes(8, "big")):
@@ -404,8 +440,10 @@ class Inodes:
         gid: int | None = None,
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
+        ctime_ns: int | None = None,
     ) -> None:
-        """Change what is given; of `mode`, the permission bits."""
+        """Change what is given; of `mode`, the permission bits. The time of change is now, but for
+        a kernel that keeps times itself while it holds back what was written."""
         inode = self.get(number)
         for owner in (uid, gid):
             if owner is not None and not 0 <= owner <= ID_MAX:
@@ -421,16 +459,31 @@ class Inodes:
             inode.gid = inode.gid if gid is None else gid
             if inode.is_regular and mode is None:
                 # As Linux does: a program does not keep its powers under another owner.
-                powers = stat.S_ISUID
-                if inode.mode & stat.S_IXGRP:
-                    powers |= stat.S_ISGID
-                inode.mode &= ~powers
+                inode.mode &= ~_powers(inode.mode)
         if atime_ns is not None:
             inode.atime_ns = clamp_time(atime_ns)
         if mtime_ns is not None:
             inode.mtime_ns = clamp_time(mtime_ns)
-        inode.ctime_ns = time.time_ns()
+        inode.ctime_ns = time.time_ns() if ctime_ns is None else clamp_time(ctime_ns)
         self.put(number, inode)
+
+    def drop_powers(self, number: int) -> None:
+        """Take from a file what lets it run as another user: its content was changed by one who
+        may not give that (setuid, setgid, capabilities)."""
+        inode = self.get(number)
+        powers = _powers(inode.mode) if inode.is_regular else 0
+        if self.tree.delete(make_key(number, XATTR) + _CAPABILITY) or inode.mode & powers:
+            inode.mode &= ~powers
+            inode.ctime_ns = time.time_ns()
+            self.put(number, inode)
+
+    def note_access(self, number: int) -> None:
+        """A file was read: set its time of access, where `access_is_due`."""
+        inode = self.get(number)
+        now = time.time_ns()
+        if access_is_due(inode, now):
+            inode.atime_ns = now
+            self.put(number, inode)
 
     def attributes(self, number: int) -> Iterator[bytes]:
         """The names of the extended attributes, sorted."""
@@ -545,6 +598,14 @@ class Inodes:
         inode.size = len(data)
         self._put_written(number, inode)
 
+    def punch(self, number: int, offset: int, length: int) -> None:
+        """Make a range read as zeros and give back its space; the size stays."""
+        inode = self._regular(number)
+        if offset < 0 or length <= 0:
+            raise PathInvalidError(reason=f"a range of {length} bytes at {offset}")
+        self.blob(number).punch(offset, length)
+        self._put_written(number, inode)
+
     def next_data(self, number: int, offset: int) -> int | None:
         """Where data begins, at `offset` or behind it; None where there is only a hole."""
         for start, _ in self.blob(number).data_ranges(offset):
@@ -602,6 +663,26 @@ class Inodes:
         if self._directory(other).size:
             raise DirectoryNotEmptyError
 
+    def _new(
+        self,
+        directory: Inode,
+        mode: int,
+        uid: int,
+        gid: int,
+        links: int,
+        size: int,
+        now: int,
+        rdev: int,
+    ) -> int:
+        """A new inode that is to be in `directory`; its number."""
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
+            if mode >> 12 == DIRECTORY:
+                mode |= stat.S_ISGID
+        number = self.reserve(1)
+        self.put(number, Inode(mode, uid, gid, links, size, now, now, now, now, rdev))
+        return number
+
     def _put_name(self, parent: int, name: bytes, number: int, kind: int) -> None:
         self.tree.put(make_key(parent, ENTRY) + name, pack_entry(number, kind))
         self.tree.put(make_name_key(number, NAME, parent) + name, b"")
@@ -637,6 +718,21 @@ class Inodes:
             if at == len(numbers) or numbers[at] != number + 1:
                 self.tree.delete_range(make_key(first, 0), make_key(number + 1, 0))
                 first = 0
+
+
+def access_is_due(inode: Inode, now_ns: int) -> bool:
+    """Whether reading a file at `now_ns` changes its time of access: as mounts have it by default
+    (relatime), once after each change and once a day, so that reading is not writing."""
+    return (
+        inode.atime_ns <= inode.mtime_ns
+        or inode.atime_ns <= inode.ctime_ns
+        or now_ns - inode.atime_ns >= _ACCESS_DAY_NS
+    )
+
+
+def _powers(mode: int) -> int:
+    """The bits of a regular file's mode that let it run as another user or group."""
+    return stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
 
 
 def check_name(name: bytes) -> None:

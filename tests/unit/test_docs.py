@@ -10,6 +10,7 @@ decides. Blocks of another language are not run.
 import os
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/library.md", "docs/cli.md"]
+DOCUMENTS = ["README.md", "docs/library.md", "docs/cli.md", "docs/mount.md"]
 
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS_PER_COMMAND = 60
@@ -136,6 +137,11 @@ def check_console(shell: Shell, document: str, block: str, line: int) -> None:
 def test_examples_run_as_written(
     document: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if document == "docs/mount.md":
+        if shutil.which("fusermount3") is None:
+            pytest.skip("fuse3 is not installed")
+        if not os.path.exists("/dev/fuse"):
+            pytest.skip("the kernel has no FUSE")
     text = (ROOT / document).read_text()
     blocks = list(BLOCK.finditer(text))
     assert blocks, f"{document} has no example that can be run"

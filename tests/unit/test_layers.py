@@ -26,6 +26,7 @@ LAYERS = [
     "kv fs volume diff stream check usage",
     "store",
     "__init__",
+    "control",
     "cli mount serve __main__",
 ]
 LEVEL = {module: level for level, names in enumerate(LAYERS) for module in names.split()}

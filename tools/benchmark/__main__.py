@@ -19,6 +19,7 @@ from benchmark import (
     kv,
     machine,
     maps,
+    mount,
     pause,
     profiles,
     scale,
@@ -302,6 +303,29 @@ def guard_command(update: bool) -> None:
             f"more than {guard.TOLERANCE:.0%} slower than the baseline. If it has to be: "
             "tools/bench guard --update, and say why where you commit it."
         )
+
+
+@main.command("mount")
+@click.option(
+    "--mib", default=256, show_default=True, type=click.IntRange(min=1), help="Size of the file."
+)
+@rounds_option
+@common
+def mount_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> None:
+    """Mounts: throughput and small files beside pass-through file systems and Btrfs."""
+    with workplace(parent) as (directory, progress):
+        races = mount.race(mib, rounds, directory, progress)
+        figures = [mount.pause(rounds, directory, progress)]
+    finish(
+        Report(
+            title=f"mount, a file of {mib:,} MiB and {mount.FILES:,} files, {rounds} rounds",
+            machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
+            races=races,
+            figures=figures,
+            notes=mount.NOTES,
+        ),
+        json_file,
+    )
 
 
 @main.command("profile")

@@ -1,0 +1,95 @@
+"""Putting a file system at a directory, and taking it away, for users without root too.
+
+fusermount3 (Debian's fuse3) opens /dev/fuse, mounts, and hands the descriptor back over a socket.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import shutil
+import socket
+import subprocess
+
+from cowfs.errors import BusyError, Error, NotFoundError, UsageError
+
+PROGRAM = "fusermount3"
+DEVICE = "/dev/fuse"
+
+
+class MountError(Error):
+    """The directory could not be mounted, or unmounted."""
+
+
+def check_directory(directory: str) -> None:
+    """Raise where nothing can be mounted at `directory`."""
+    try:
+        os.listdir(directory)
+    except FileNotFoundError:
+        raise NotFoundError(f"{directory}: no such directory; make it first") from None
+    except NotADirectoryError:
+        raise UsageError(f"{directory}: not a directory, and only at one can be mounted") from None
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        raise BusyError(
+            f"{directory}: the program that mounted something here is gone; "
+            f"'fusermount3 -u {directory}' first"
+        ) from None
+    if os.path.ismount(directory):
+        raise BusyError(f"{directory}: something is mounted here already; unmount it first")
+
+
+def attach(directory: str, source: str, *, readonly: bool, allow_other: bool) -> int:
+    """Mount at a directory; the descriptor on which the kernel sends requests."""
+    program = _program()
+    if not os.path.exists(DEVICE):
+        raise MountError(f"{DEVICE} is missing: this kernel, or container, has no FUSE")
+    options = ["default_permissions", "subtype=cowfs", f"fsname={_escape(source)}"]
+    options += ["ro"] if readonly else []
+    options += ["allow_other"] if allow_other else []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        result = subprocess.run(
+            [program, "-o", ",".join(options), "--", directory],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise MountError(f"{directory}: {_reason(result.stderr)}")
+        fds = array.array("i")
+        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(fds.itemsize))
+    for _, _, data in ancillary:
+        fds.frombytes(data[: fds.itemsize])
+    if not fds:
+        raise MountError(f"{directory}: {PROGRAM} gave no descriptor")
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def detach(directory: str, *, lazy: bool = False) -> None:
+    """Unmount; with `lazy` also where files are open, which stay so until they are closed."""
+    command = [_program(), "-u", *(["-z"] if lazy else []), "--", directory]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if result.returncode != 0:
+        raise MountError(f"{directory}: {_reason(result.stderr)}")
+
+
+def _program() -> str:
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise MountError(f"{PROGRAM} is missing; install the package fuse3")
+    return program
+
+
+def _escape(source: str) -> str:
+    return source.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _reason(stderr: bytes) -> str:
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1].rpartition(f"{PROGRAM}: ")[2] if lines else f"{PROGRAM} failed"

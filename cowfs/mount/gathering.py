@@ -1,0 +1,181 @@
+"""Gathering: the changes of many requests in one transaction, so that each need not pay a commit.
+
+A file system promises durability at fsync, and else within some seconds. So requests change the
+datasets within one transaction that stays open: the first one begins it, fsync commits it, and so
+does `mounts.py` every few seconds. Reads look into it as well, as they must see what was written.
+
+A store has one writer at a time, so whoever else wants to write (live control) does it in
+`exclusively`, between two transactions of this one.
+
+What runs out of space takes its transaction with it (docs/design.md), here with changes that
+programs were told are done. So where room gets short, each request commits by itself, and what
+fails is that request alone.
+
+One request is one `with gathering:`; `read` and `write` are for use within it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+
+from cowfs import FS, Store, Transaction
+from cowfs.errors import Error, OutOfSpaceError
+from cowfs.fs.nodes import Inodes
+from cowfs.limits import KIB, MIB
+
+_SHORT = 16 * MIB
+"""Room below which each request is a transaction of its own."""
+_REQUEST = 24 * KIB
+"""What a request may need at the commit for nodes, beside its data: a path in three places."""
+
+log = logging.getLogger("cowfs.mount")
+
+
+class Gathering:
+    """The open transaction of a store, for all that is mounted from it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.RLock()
+        self._transaction: Transaction | None = None
+        self._host = os.path.dirname(os.path.abspath(store.path))
+        self._requests = 0
+        """How many have changed something in the open transaction."""
+        self._room = 0
+        """Bytes that are free, less what has been asked for since that was looked at."""
+        self._alone = False
+        """Whether the request in progress is to be committed by itself."""
+        self._nodes: dict[str, tuple[FS, Inodes]] = {}
+        """Of the open transaction, or, where none is open, of views of the newest version."""
+
+    # --- for requests ---------------------------------------------------------------------------
+
+    def __enter__(self) -> Gathering:
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is not None:
+                self._failed(error)
+            elif self._alone and self._transaction is not None:
+                self.commit()
+        finally:
+            self._lock.release()
+
+    def read(self, name: str) -> Inodes:
+        """The files of a dataset (or snapshot) as they are, with all that was gathered."""
+        found = self._nodes.get(name)
+        if found is None:
+            if self._transaction is not None and "@" not in name:
+                found = _nodes(self._transaction[name])
+            else:
+                found = _nodes(self.store.at(name))
+            self._nodes[name] = found
+        return found[1]
+
+    def write(self, name: str, size: int = 0) -> Inodes:
+        """The files of a dataset, to be changed; `size` is the number of bytes to be written."""
+        if self._transaction is None or self._is_short(size):
+            self._begin(size)
+        self._requests += 1
+        return self.read(name)
+
+    def dataset(self, name: str) -> FS:
+        """The dataset that `read` gives the files of."""
+        self.read(name)
+        return self._nodes[name][0]
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything waits for a commit."""
+        return self._transaction is not None or self.store.durable_txid < self.store.txid
+
+    # --- the end of a transaction ---------------------------------------------------------------
+
+    def commit(self, *, durable: bool = True) -> None:
+        """Commit what was gathered. With `durable`, all before it is durable, too."""
+        with self._lock:
+            transaction, self._transaction = self._transaction, None
+            self._drop_nodes()
+            if transaction is not None:
+                transaction.durable = durable
+                try:
+                    transaction.commit()
+                except (Error, OSError) as error:
+                    self._tell_loss(error)
+                    raise
+            elif durable and not self.store.readonly:
+                self.store.sync()
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """All that was gathered is committed, and no request is served meanwhile."""
+        with self._lock:
+            self.commit(durable=False)
+            yield
+            self._drop_nodes()
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _failed(self, error: BaseException) -> None:
+        """A request failed. Most leave no trace; one that left the transaction in pieces ends it,
+        with all that was gathered."""
+        transaction, store = self._transaction, self.store
+        if transaction is None or not (
+            isinstance(error, OutOfSpaceError) or store.io.broken or store.failure
+        ):
+            return
+        if not self._alone:
+            self._tell_loss(error)
+        self._drop_nodes()
+        self._transaction = None
+        transaction.abort()
+
+    def _begin(self, size: int) -> None:
+        if self._transaction is not None:
+            self.commit()
+        self._drop_nodes()
+        self._transaction = self.store.transaction()
+        self._requests = 0
+        self._room = 0  # others use the host, too
+        self._alone = self._is_short(size)
+
+    def _is_short(self, size: int) -> bool:
+        """Whether there may not be room for all that is gathered, and `size` bytes more."""
+        self._room -= size + _REQUEST
+        if self._room < _SHORT:
+            self._room = self._look_for_room() - size - self._requests * _REQUEST
+        return self._room < _SHORT
+
+    def _look_for_room(self) -> int:
+        """Bytes that are free now, in the image and, where it may grow, on its host."""
+        space = self.store.io.space
+        free: int = (space.free - space.reserve) * space.block_size
+        if not space.limit:
+            host = os.statvfs(self._host)
+            free += host.f_bavail * host.f_frsize
+        return free
+
+    def _tell_loss(self, error: BaseException) -> None:
+        log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
+
+    def _drop_nodes(self) -> None:
+        for fs, _ in self._nodes.values():
+            fs.close()
+        self._nodes.clear()
+
+
+def _nodes(fs: FS) -> tuple[FS, Inodes]:
+    with fs.reading() as nodes:
+        return fs, nodes

@@ -1,0 +1,69 @@
+"""`.cowfs/snapshots/NAME` in a mounted dataset: the snapshots, by numbers for the kernel.
+
+A file in a snapshot has the same inode number as in the dataset, and the kernel knows both at
+once. So a nodeid is the inode number with the number of a snapshot above it, 0 for the dataset.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cowfs import Store
+from cowfs.errors import NotFoundError, StaleFileError
+from cowfs.fs.inode import ROOT
+
+HIDDEN_NAME = b".cowfs"
+SNAPSHOTS_NAME = b"snapshots"
+
+HIDDEN = 1 << 63
+"""Nodeid of `.cowfs`."""
+SNAPSHOTS = HIDDEN + 1
+"""Nodeid of `.cowfs/snapshots`."""
+
+NUMBER_BITS = 44
+"""Bits of an inode number in a nodeid: 17 million million files in the history of a dataset."""
+_MOST = 1 << (63 - NUMBER_BITS)
+
+
+class Snapshots:
+    """The snapshots of a dataset, and the numbers that they were given."""
+
+    def __init__(self, store: Store, dataset: str) -> None:
+        self._store = store
+        self._dataset = dataset
+        self._numbers: dict[tuple[str, int], int] = {}
+        """By name and transaction: one that is made anew under an old name is another."""
+        self._names: dict[int, str] = {}
+        self._next = 1
+
+    def names(self) -> list[bytes]:
+        """All that there are now, sorted."""
+        with self._store.pinned("mount") as catalog:
+            roots = catalog.snapshots(catalog.dataset(self._dataset))
+            return sorted(os.fsencode(root.name) for root in roots)
+
+    def find(self, name: bytes) -> int | None:
+        """The nodeid of a snapshot's root directory; None where there is none of that name."""
+        text = os.fsdecode(name)
+        try:
+            with self._store.pinned("mount") as catalog:
+                root = catalog.snapshot(catalog.dataset(self._dataset), text)
+        except NotFoundError:
+            return None
+        number = self._numbers.get((text, root.txid))
+        if number is None:
+            self._names = {n: known for n, known in self._names.items() if known != text}
+            number = self._next
+            if number == _MOST:
+                raise StaleFileError(reason="too many snapshots were looked at; mount anew")
+            self._next += 1
+            self._numbers[text, root.txid] = number
+            self._names[number] = text
+        return number << NUMBER_BITS | ROOT
+
+    def where(self, nodeid: int) -> tuple[str, int]:
+        """(`dataset@snapshot`, inode number) of a file in a snapshot."""
+        name = self._names.get(nodeid >> NUMBER_BITS)
+        if name is None:
+            raise StaleFileError
+        return f"{self._dataset}@{name}", nodeid & ((1 << NUMBER_BITS) - 1)

@@ -1,0 +1,484 @@
+"""A mount does what Linux's system calls promise, as seen by programs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import random
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import cowfs
+
+from ..trees import host_tree
+from .conftest import Image, run
+
+libc = ctypes.CDLL(None, use_errno=True)
+AT_FDCWD = -100
+SYMLINK_FOLLOW = 0x400
+NOREPLACE, EXCHANGE = 1, 2
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE = 1, 2, 0x10, 0x08
+
+
+def check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def renameat2(old: Path, new: Path, flags: int) -> None:
+    check(libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags))
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    check(libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def orphans(image: Image) -> list[int]:
+    """The numbers of the files that the image keeps without a name."""
+    with cowfs.open(image.path) as store, store.at("files").reading() as nodes:
+        return list(nodes.orphans())
+
+
+@contextlib.contextmanager
+def refused(number: int) -> Iterator[None]:
+    """It must raise an OSError of that number."""
+    with pytest.raises(OSError) as raised:
+        yield
+    assert raised.value.errno == number
+
+
+def test_files_directories_and_links(mnt: Path) -> None:
+    (mnt / "file").write_bytes(b"content")
+    (mnt / "directory").mkdir()
+    os.link(mnt / "file", mnt / "directory" / "link")
+    (mnt / "symlink").symlink_to("directory/link")
+    assert (mnt / "symlink").read_bytes() == b"content"
+    assert (mnt / "file").stat().st_nlink == 2
+    assert (mnt / "file").stat().st_ino == (mnt / "symlink").stat().st_ino
+    assert mnt.stat().st_nlink == 3
+    (mnt / "file").unlink()
+    assert (mnt / "symlink").read_bytes() == b"content"
+    with refused(errno.ENOTEMPTY):
+        (mnt / "directory").rmdir()
+    with refused(errno.EPERM):
+        os.link(mnt / "directory", mnt / "another")
+    shutil.rmtree(mnt / "directory")
+    assert os.listdir(mnt) == ["symlink"]
+    assert mnt.stat().st_nlink == 2
+
+
+def test_what_was_written_is_there_after_unmounting(image: Image) -> None:
+    mnt = image.mount()
+    (mnt / "file").write_bytes(b"content")
+    os.utime(mnt / "file", ns=(1, 2_000_000_003))
+    image.unmount(mnt)
+    assert image.cowfs("list").count("files") == 1
+    mnt = image.mount()
+    assert (mnt / "file").read_bytes() == b"content"
+    assert (mnt / "file").stat().st_mtime_ns == 2_000_000_003
+
+
+def test_fifos_sockets_and_devices(mnt: Path) -> None:
+    os.mkfifo(mnt / "fifo", 0o600)
+    assert stat.S_ISFIFO((mnt / "fifo").stat().st_mode)
+    reader = os.open(mnt / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with open(mnt / "fifo", "wb") as writer:
+        writer.write(b"through")
+        writer.flush()
+        assert os.read(reader, 10) == b"through"
+    os.close(reader)
+    with contextlib.chdir(mnt), socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        server.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("socket")
+    if os.geteuid() == 0:
+        number = os.makedev(300, 70_000)
+        os.mknod(mnt / "device", stat.S_IFCHR | 0o600, number)
+        assert (mnt / "device").stat().st_rdev == number
+
+
+def test_extended_attributes(mnt: Path) -> None:
+    file = mnt / "file"
+    file.touch()
+    os.setxattr(file, "user.one", b"1")
+    os.setxattr(file, "user.large", bytes(range(256)) * 200)
+    with refused(errno.EEXIST):
+        os.setxattr(file, "user.one", b"2", os.XATTR_CREATE)
+    with refused(errno.ENODATA):
+        os.setxattr(file, "user.two", b"2", os.XATTR_REPLACE)
+    assert sorted(os.listxattr(file)) == ["user.large", "user.one"]
+    assert os.getxattr(file, "user.large") == bytes(range(256)) * 200
+    os.removexattr(file, "user.one")
+    with refused(errno.ENODATA):
+        os.getxattr(file, "user.one")
+    with refused(errno.EOPNOTSUPP):
+        os.setxattr(file, "system.posix_acl_access", b"\2\0\0\0")
+
+
+def test_rename_replaces_refuses_and_exchanges(mnt: Path) -> None:
+    one, two, directory = mnt / "one", mnt / "two", mnt / "directory"
+    one.write_text("1")
+    two.write_text("2")
+    directory.mkdir()
+    with refused(errno.EEXIST):
+        renameat2(one, two, NOREPLACE)
+    renameat2(one, directory / "one", NOREPLACE)
+    renameat2(directory / "one", two, EXCHANGE)
+    assert (two.read_text(), (directory / "one").read_text()) == ("1", "2")
+    renameat2(two, directory, EXCHANGE)
+    assert (directory.read_text(), os.listdir(two)) == ("1", ["one"])
+    os.rename(two / "one", directory)
+    assert directory.read_text() == "2"
+    with refused(errno.EINVAL):
+        os.rename(two, two / "inside")
+
+
+def test_holes_are_found_made_and_filled(mnt: Path) -> None:
+    record = 128 << 10
+    with open(mnt / "sparse", "w+b", buffering=0) as file:
+        fd = file.fileno()
+        file.seek(4 * record)
+        file.write(b"x" * record)
+        # Not synced: the kernel holds it back, and knows no holes itself.
+        assert os.lseek(fd, 0, os.SEEK_DATA) == 4 * record
+        assert os.lseek(fd, 0, os.SEEK_HOLE) == 0
+        assert os.lseek(fd, 4 * record, os.SEEK_HOLE) == 5 * record
+        with refused(errno.ENXIO):
+            os.lseek(fd, 5 * record, os.SEEK_DATA)
+        fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 4 * record, record)
+        with refused(errno.ENXIO):
+            os.lseek(fd, 0, os.SEEK_DATA)
+        assert os.pread(fd, record, 4 * record) == bytes(record)
+        fallocate(fd, 0, 0, 6 * record)
+        assert os.fstat(fd).st_size == 6 * record
+        fallocate(fd, KEEP_SIZE, 0, 7 * record)
+        assert os.fstat(fd).st_size == 6 * record
+        os.pwrite(fd, b"x" * 100, 0)
+        fallocate(fd, ZERO_RANGE, 10, 80)
+        assert os.pread(fd, 100, 0) == b"x" * 10 + bytes(80) + b"x" * 10
+        with refused(errno.EOPNOTSUPP):
+            fallocate(fd, COLLAPSE, 0, record)
+        os.fsync(fd)
+        assert os.fstat(fd).st_blocks * 512 < record
+    run("cp", "--sparse=always", mnt / "sparse", mnt / "copy")
+    assert (mnt / "copy").read_bytes() == (mnt / "sparse").read_bytes()
+
+
+def test_a_file_without_a_name_lives_as_long_as_it_is_open(image: Image, mnt: Path) -> None:
+    with open(mnt / "file", "w+b", buffering=0) as file:
+        file.write(b"content")
+        (mnt / "file").unlink()
+        assert os.listdir(mnt) == []
+        file.write(b", and more")
+        os.fsync(file.fileno())
+        assert os.pread(file.fileno(), 100, 0) == b"content, and more"
+        assert os.fstat(file.fileno()).st_nlink == 0
+    image.unmount(mnt)
+    assert orphans(image) == []
+
+
+def test_a_file_without_a_name_is_gone_after_a_crash(image: Image) -> None:
+    mnt = image.mount()
+    fd = os.open(mnt / "file", os.O_CREAT | os.O_RDWR)
+    os.write(fd, b"content")
+    (mnt / "file").unlink()
+    os.fsync(fd)
+    image.end(mnt, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    assert len(orphans(image)) == 1
+    image.unmount(image.mount())
+    assert orphans(image) == []
+
+
+def test_a_temporary_file_can_be_given_a_name(mnt: Path) -> None:
+    fd = os.open(mnt, os.O_TMPFILE | os.O_RDWR, 0o600)
+    try:
+        os.write(fd, b"content")
+        assert os.listdir(mnt) == []
+        link = os.fsencode(f"/proc/self/fd/{fd}")
+        check(libc.linkat(AT_FDCWD, link, AT_FDCWD, os.fsencode(mnt / "named"), SYMLINK_FOLLOW))
+    finally:
+        os.close(fd)
+    assert (mnt / "named").read_bytes() == b"content"
+    assert (mnt / "named").stat().st_nlink == 1
+
+
+def test_what_happens_to_removed_files_hinders_no_snapshot(mnt: Path) -> None:
+    for number in range(10):
+        with open(mnt / "journal", "wb", buffering=0) as file:
+            file.write(b"content")
+            os.fsync(file.fileno())
+        (mnt / "journal").unlink()
+        (mnt / ".cowfs" / "snapshots" / str(number)).mkdir()
+
+
+def test_memory_maps_are_shared_with_files(mnt: Path) -> None:
+    size = 300_000
+    with open(mnt / "file", "w+b", buffering=0) as file:
+        file.truncate(size)
+        with mmap.mmap(file.fileno(), size) as area:
+            area[200_000:200_007] = b"through"
+            assert os.pread(file.fileno(), 7, 200_000) == b"through"
+            os.pwrite(file.fileno(), b"back", 100_000)
+            assert area[100_000:100_004] == b"back"
+            area.flush()
+    assert (mnt / "file").read_bytes()[200_000:200_007] == b"through"
+
+
+def test_locks_of_both_kinds_hold(mnt: Path) -> None:
+    with open(mnt / "file", "w+b") as one, open(mnt / "file", "r+b") as two:
+        fcntl.flock(one, fcntl.LOCK_EX)
+        with refused(errno.EAGAIN):
+            fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(one, fcntl.LOCK_UN)
+        fcntl.lockf(one, fcntl.LOCK_EX, 10, 5)
+        script = "import fcntl, sys; fcntl.lockf(sys.stdin, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)"
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, stdin=two, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "BlockingIOError" in done.stderr
+
+
+def test_times_have_nanoseconds_and_access_is_relative(mnt: Path) -> None:
+    file = mnt / "file"
+    file.write_bytes(b"content")
+    os.utime(file, ns=(1_000_000_001, 2_000_000_002))
+    assert file.stat().st_mtime_ns == 2_000_000_002
+    assert file.stat().st_atime_ns == 1_000_000_001
+    with open(file, "rb", buffering=0) as opened:  # not from the kernel's cache
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        opened.read()
+    accessed = file.stat().st_atime_ns
+    assert accessed > file.stat().st_ctime_ns > 2_000_000_002
+    with open(file, "rb", buffering=0) as opened:
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        opened.read()
+    assert file.stat().st_atime_ns == accessed
+
+
+def test_permissions_are_checked_by_the_kernel(image: Image, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    mnt = image.mount("files", "mnt", "--allow-other")
+    for above in (tmp_path, *tmp_path.parents):
+        if above.owner() == "root" and above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o011)
+    (mnt / "secret").write_text("secret")
+    (mnt / "secret").chmod(0o600)
+    (mnt / "open").write_text("open")
+    command: list[str | Path] = ["cat", mnt / "open", mnt / "secret"]
+    done = subprocess.run(command, user=1234, capture_output=True, text=True, check=False)
+    assert done.stdout == "open"
+    assert "Permission denied" in done.stderr
+
+
+def test_writing_takes_setuid_away(mnt: Path) -> None:
+    file = mnt / "program"
+    file.write_bytes(b"one")
+    file.chmod(0o4755)
+    if os.geteuid() == 0:
+        os.chown(file, 1234, 1234)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o755
+    else:
+        file.write_bytes(b"two")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o755
+
+
+def test_a_large_directory_is_read_whole_while_it_changes(mnt: Path) -> None:
+    names = {f"file {number:05}" for number in range(3_000)}
+    for name in names:
+        (mnt / name).touch()
+    assert set(os.listdir(mnt)) == names
+    seen = set()
+    with os.scandir(mnt) as entries:
+        for entry in entries:
+            assert entry.is_file()
+            seen.add(entry.name)
+            os.unlink(entry.path)
+    assert seen == names
+    assert os.listdir(mnt) == []
+
+
+def test_free_space_is_told(image: Image, mnt: Path) -> None:
+    state = os.statvfs(mnt)
+    host = os.statvfs(image.directory)
+    assert state.f_namemax == 255
+    assert 0 < state.f_bavail * state.f_frsize <= host.f_bavail * host.f_frsize * 2
+
+
+def test_names_that_are_no_text_and_names_that_are_too_long(mnt: Path) -> None:
+    name = os.fsencode(mnt) + b"/\xff\xfe name"
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+    assert os.listdir(os.fsencode(mnt)) == [b"\xff\xfe name"]
+    with refused(errno.ENAMETOOLONG):
+        (mnt / ("x" * 256)).touch()
+
+
+def test_snapshots_in_the_hidden_directory(image: Image, mnt: Path) -> None:
+    snapshots = mnt / ".cowfs" / "snapshots"
+    (mnt / "file").write_text("before")
+    assert os.listdir(mnt) == ["file"]
+    (snapshots / "one").mkdir()
+    (mnt / "file").write_text("after")
+    image.cowfs("snapshot", "files@two")
+    assert sorted(os.listdir(snapshots)) == ["one", "two"]
+    assert (snapshots / "one" / "file").read_text() == "before"
+    assert (snapshots / "two" / "file").read_text() == "after"
+    assert (snapshots / "one" / "file").stat().st_ino != (mnt / "file").stat().st_ino
+    with refused(errno.EROFS):
+        (snapshots / "one" / "file").write_text("no")
+    with refused(errno.EROFS):
+        (snapshots / "one" / "new").mkdir()
+    with refused(errno.EROFS):
+        (snapshots / "one" / "file").unlink()
+    with refused(errno.EROFS):
+        os.rename(snapshots / "one" / "file", snapshots / "one" / "other")
+    with refused(errno.EROFS):
+        (snapshots / "one" / "file").chmod(0o600)
+    with refused(errno.EEXIST):
+        (snapshots / "one").mkdir()
+    (snapshots / "one").rmdir()
+    assert os.listdir(snapshots) == ["two"]
+    (mnt / "file").write_text("anew")
+    (snapshots / "one").mkdir()
+    assert (snapshots / "one" / "file").read_text() == "anew"
+
+
+def test_a_snapshot_holds_what_is_written_and_not_yet_synced(mnt: Path) -> None:
+    with open(mnt / "file", "wb", buffering=0) as file:
+        file.write(b"held back by the kernel")
+        (mnt / ".cowfs" / "snapshots" / "one").mkdir()
+        file.write(b", and more")
+    held = mnt / ".cowfs" / "snapshots" / "one" / "file"
+    assert held.read_bytes() == b"held back by the kernel"
+
+
+def test_a_mounted_snapshot_is_read_only(image: Image) -> None:
+    mnt = image.mount()
+    (mnt / "file").write_text("before")
+    image.cowfs("snapshot", "files@one")
+    (mnt / "file").write_text("after")
+    other = image.directory / "other"
+    other.mkdir()
+    image.cowfs("mount", "-d", "files@one", other)
+    assert (other / "file").read_text() == "before"
+    with refused(errno.EROFS):
+        (other / "file").write_text("no")
+    run("fusermount3", "-u", other)
+
+
+def random_action(rng: random.Random, size: int) -> Callable[[int], object]:
+    """Something to be done to an open file; its result is the same for every good file system."""
+    offset, length = rng.randrange(size), rng.choice((1, 100, 4096, 10_000, 200_000))
+    data = rng.randbytes(length)
+    return rng.choice(
+        [
+            lambda fd: os.ftruncate(fd, offset),
+            lambda fd: fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length),
+            lambda fd: fallocate(fd, 0, offset, length),
+            os.fsync,
+            lambda fd: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED),
+            *[lambda fd: os.pread(fd, length, offset)] * 2,
+            *[lambda fd: os.pwrite(fd, data, offset)] * 3,
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_reads_and_writes_are_those_of_the_host(
+    image: Image, mnt: Path, tmp_path: Path, seed: int
+) -> None:
+    file, other = mnt / "file", tmp_path / "file"
+    file.touch()
+    other.touch()
+    rng = random.Random(seed)
+    with open(file, "r+b", buffering=0) as one, open(other, "r+b", buffering=0) as two:
+        for _ in range(400):
+            action = random_action(rng, 1 << 20)
+            assert action(one.fileno()) == action(two.fileno())
+            assert os.fstat(one.fileno()).st_size == os.fstat(two.fileno()).st_size
+    image.unmount(mnt)
+    mnt = image.mount()
+    assert file.read_bytes() == other.read_bytes()
+
+
+def result(action: Callable[[], object]) -> int:
+    """The errno of what is refused; 0 of what is done."""
+    try:
+        action()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file; a fifo that nobody reads is refused, rather than waited for."""
+    fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NONBLOCK, 0o644)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def random_change(root: Path, rng: random.Random) -> int:
+    """Something done to names in a directory; its errno. With the same `rng`, the same."""
+    paths = [root / "/".join(rng.choices("abc", k=rng.randint(1, 3))) for _ in range(2)]
+    one, two = paths
+    data = rng.randbytes(rng.choice((0, 10, 5_000, 200_000)))
+    mode = rng.choice((0o600, 0o755, 0o4711, 0o2775, 0o1777))
+    flags = rng.choice((0, NOREPLACE, EXCHANGE))
+    return result(
+        rng.choice(
+            [
+                lambda: one.mkdir(mode),
+                lambda: one.mkdir(mode),
+                lambda: put(one, data),
+                lambda: put(one, data),
+                lambda: os.rename(one, two),
+                lambda: renameat2(one, two, flags),
+                lambda: renameat2(one, two, flags),
+                lambda: os.link(one, two, follow_symlinks=False),
+                lambda: os.symlink(two.name, one),
+                lambda: os.mkfifo(one, mode),
+                one.unlink,
+                one.rmdir,
+                lambda: os.truncate(one, len(data)),
+                lambda: one.chmod(mode),
+                lambda: os.setxattr(one, f"user.{two.name}", data[:100]),
+                lambda: os.removexattr(one, f"user.{two.name}"),
+                lambda: os.utime(one, ns=(1, 2)),
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_changes_of_names_are_those_of_the_host(
+    image: Image, mnt: Path, tmp_path: Path, seed: int
+) -> None:
+    other = tmp_path / "host"
+    other.mkdir(mode=0o755)
+    steps = random.Random(seed)
+    for step in range(600):
+        number = steps.random()
+        here, there = (random_change(root, random.Random(number)) for root in (mnt, other))
+        assert here == there, f"step {step}"
+        if step % 60 == 0:
+            assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other)), f"step {step}"
+    assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other))
+    image.unmount(mnt)
+    image.mount()
+    assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other))

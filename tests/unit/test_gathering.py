@@ -1,0 +1,187 @@
+"""Requests of a mount gathered in one transaction: what is seen, what is durable, what is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+import cowfs
+from cowfs.errors import Error, FailedError, OutOfSpaceError
+from cowfs.fs.inode import ROOT
+from cowfs.limits import MIB
+from cowfs.mount import gathering as module
+from cowfs.mount.gathering import Gathering
+
+from ..conftest import MakeStore
+from ..devices import FailingDevice
+
+
+@pytest.fixture
+def gathering(store: cowfs.Store) -> Gathering:
+    store.create("files", "fs")
+    return Gathering(store)
+
+
+def create(gathering: Gathering, name: bytes, data: bytes = b"") -> int:
+    with gathering:
+        nodes = gathering.write("files", len(data))
+        number = nodes.create(ROOT, name, stat.S_IFREG | 0o644, 0, 0)
+        nodes.write(number, data, 0)
+    return number
+
+
+def names(gathering: Gathering) -> list[bytes]:
+    with gathering:
+        return [name for name, _, _ in gathering.read("files").entries(ROOT)]
+
+
+def test_reads_see_what_was_gathered_and_others_do_not(
+    gathering: Gathering, store: cowfs.Store
+) -> None:
+    create(gathering, b"one")
+    assert names(gathering) == [b"one"]
+    assert store.at("files").listdir() == []
+    assert gathering.pending
+    gathering.commit()
+    assert not gathering.pending
+    assert store.at("files").listdir() == ["one"]
+    assert names(gathering) == [b"one"]
+
+
+def test_many_requests_are_one_transaction(gathering: Gathering, store: cowfs.Store) -> None:
+    before = store.txid
+    for number in range(100):
+        create(gathering, b"%d" % number)
+    gathering.commit()
+    assert store.txid == before + 1
+
+
+def test_a_commit_makes_durable_what_was_not(gathering: Gathering, store: cowfs.Store) -> None:
+    create(gathering, b"one")
+    gathering.commit(durable=False)
+    assert store.durable_txid < store.txid and gathering.pending
+    gathering.commit()
+    assert store.durable_txid == store.txid
+
+
+def test_others_write_between_two_transactions(gathering: Gathering, store: cowfs.Store) -> None:
+    create(gathering, b"one")
+    entered = threading.Event()
+
+    def request() -> None:
+        entered.wait()
+        create(gathering, b"two")
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    with gathering.exclusively():
+        entered.set()
+        store.snapshot("files@snapshot")
+        store["files"].mkdir("made")
+    thread.join()
+    assert store.at("files@snapshot").listdir() == ["one"]
+    assert names(gathering) == [b"made", b"one", b"two"]
+
+
+def test_a_refused_request_leaves_the_others_in_place(
+    gathering: Gathering, store: cowfs.Store
+) -> None:
+    create(gathering, b"one")
+    with pytest.raises(FileExistsError):
+        create(gathering, b"one")
+    gathering.commit()
+    assert store.at("files").listdir() == ["one"]
+
+
+def test_no_reader_stays_behind(gathering: Gathering, store: cowfs.Store) -> None:
+    names(gathering)
+    create(gathering, b"one")
+    assert store.readers() == []
+    gathering.commit()
+    names(gathering)
+    with gathering.exclusively():
+        assert store.readers() == []
+
+
+def test_on_a_full_image_a_request_fails_alone(make_store: MakeStore) -> None:
+    store = make_store(size=32 * MIB)
+    store.create("files", "fs")
+    gathering = Gathering(store)
+    made = []
+    with pytest.raises(OutOfSpaceError):
+        for number in range(100):
+            create(gathering, b"%03d" % number, os.urandom(MIB))
+            made.append(b"%03d" % number)
+    assert len(made) > 20
+    assert names(gathering) == made
+    for name in made:
+        with gathering:
+            gathering.write("files").unlink(ROOT, name)
+    gathering.commit()
+    create(gathering, b"again", os.urandom(MIB))
+    gathering.commit()
+    assert store.at("files").listdir() == ["again"]
+    assert store.check().ok
+
+
+def test_where_room_is_misjudged_the_loss_is_told_and_the_store_goes_on(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(size=32 * MIB)
+    store.create("files", "fs")
+    gathering = Gathering(store)
+    create(gathering, b"kept")
+    gathering.commit()
+    monkeypatch.setattr(module, "_SHORT", -(1 << 60))
+    create(gathering, b"lost")
+    with caplog.at_level(logging.ERROR), pytest.raises(OutOfSpaceError):
+        for number in range(100):
+            create(gathering, b"%03d" % number, os.urandom(MIB))
+    assert "what was changed since the last commit is lost" in caplog.text
+    assert names(gathering) == [b"kept"]
+    create(gathering, b"more")
+    gathering.commit()
+    assert store.at("files").listdir() == ["kept", "more"]
+
+
+def test_room_of_the_host_counts_where_an_image_may_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cowfs.open(tmp_path / "t.cow", "n") as store:
+        store.create("files", "fs")
+        gathering = Gathering(store)
+        before = store.txid
+        create(gathering, b"one")
+        create(gathering, b"two")
+        assert store.txid == before
+        full = os.statvfs_result((4096, 4096, 1000, 0, 0, 0, 0, 0, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda _: full)
+        gathering.commit()
+        create(gathering, b"three")
+        create(gathering, b"four")
+        assert store.txid == before + 3
+
+
+def test_a_failed_flush_is_told_once_and_nothing_is_written_any_more(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = FailingDevice()
+    store = make_store(device)
+    store.create("files", "fs")
+    gathering = Gathering(store)
+    create(gathering, b"kept")
+    gathering.commit()
+    create(gathering, b"one")
+    device.countdown = 0
+    with caplog.at_level(logging.ERROR), pytest.raises((Error, OSError)):
+        gathering.commit()
+    assert "what was changed since the last commit is lost" in caplog.text
+    device.countdown = None
+    with pytest.raises(FailedError):
+        create(gathering, b"two")
+    assert b"kept" in names(gathering)
