@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from . import limits
 from ._tree import EXTENT, INLINE, TREE, Tree
@@ -27,12 +28,13 @@ from .format import (
     unpack_pointer,
     unpack_summary,
 )
+from .host import CHUNK, ReadAhead, data_ranges, pwrite_all, write_sparse
 
 _NUMBER = struct.Struct(">Q")
 RECORD_KEY_SIZE = _NUMBER.size
-_ZEROS = bytes(limits.RECORD_SIZE)
-_BATCH = 32
-"""Records encoded together: enough to keep all cores busy."""
+_ZEROS = bytes(limits.MAX_RECORD)
+_BATCH = 4 * limits.MIB
+"""Bytes encoded together: enough to keep all cores busy."""
 
 Cell = tuple[int, bytes]
 
@@ -63,7 +65,7 @@ class Blob:
             self._kind, self._raw = cell
         self.size = cell_size((self._kind, self._raw))
         if self._kind != TREE and tree.writable:
-            self.record_size = min(record_size, io.record_size())
+            self.record_size = io.record_size(record_size)
         if self._kind == TREE:
             self.record_size = unpack_blob(self._raw)[2]
 
@@ -77,19 +79,24 @@ class Blob:
         if self._kind != TREE:
             return self._whole()[offset : offset + length]
         check_whole(self._io, self._tree.label, self._raw, length)
-        records = self._records()
-        first, skip = divmod(offset, self.record_size)
-        last = (offset + length - 1) // self.record_size
+        size = self.record_size
+        number, skip = divmod(offset, size)
+        if skip + length <= size:
+            data = self._record(self._records(), number)
+            part = data[skip : skip + length] if skip or length < len(data) else data
+            return part if len(part) == length else part.ljust(length, b"\0")
         parts = []
-        for number in range(first, last + 1):
-            data = self._record(records, number)
-            begin = skip if number == first else 0
-            end = min(self.record_size, offset + length - number * self.record_size)
-            part = data[begin:end] if begin or end < len(data) else data
+        at, stop = offset, offset + length
+        for record, data in self._records_between(number, -(-stop // size)):
+            begin = record * size
+            if begin > at:
+                parts.append(bytes(begin - at))
+                at = begin
+            part = data[at - begin : stop - begin]
             parts.append(part)
-            if len(part) < end - begin:
-                parts.append(bytes(end - begin - len(part)))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            at += len(part)
+        parts.append(bytes(stop - at))
+        return b"".join(parts)
 
     def data_ranges(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """(start, stop) of each stretch that holds data, from `start` on; holes lie between."""
@@ -138,7 +145,7 @@ class Blob:
             whole[offset : offset + len(view)] = view
             self._put_small(bytes(whole))
             return
-        batch = _BATCH * self.record_size
+        batch = _batch(self.record_size)
         done = 0
         with self._changed_records(size) as records:
             while done < len(view):
@@ -185,6 +192,42 @@ class Blob:
             if end > begin:
                 self.pwrite(bytes(end - begin), begin)
 
+    # --- files on the host ----------------------------------------------------------------------
+
+    def copy_in(self, fd: int, size: int, ahead: ReadAhead, report: Callable[[int], None]) -> None:
+        """Become what is in a file of `size` bytes, with its holes; what was there goes.
+
+        `report` gets the bytes done since it was called last.
+        """
+        self.truncate(0)
+        at = 0
+        for start, stop in data_ranges(fd, size):
+            report(start - at)
+            at = start
+            for chunk in ahead.chunks(fd, start, stop):
+                self.pwrite(chunk, at)
+                at += len(chunk)
+                report(len(chunk))
+        report(size - at)
+        self.truncate(size)
+
+    def copy_out(self, fd: int, report: Callable[[int], None], *, sparse: bool) -> None:
+        """Write everything but holes to an empty file, at its place; if `sparse`, pages of zeros
+        are holes too."""
+        at = 0
+        for start, stop in self.data_ranges():
+            report(start - at)
+            at = start
+            while at < stop:
+                data = self.pread(min(CHUNK, stop - at), at)
+                if sparse:
+                    write_sparse(fd, data, at)
+                else:
+                    pwrite_all(fd, memoryview(data), at)
+                at += len(data)
+                report(len(data))
+        report(self.size - at)
+
     # --- inside ---------------------------------------------------------------------------------
 
     def _whole(self) -> bytes:
@@ -197,15 +240,30 @@ class Blob:
 
     def _record(self, records: Tree, number: int) -> bytes:
         cell = records.cell(_NUMBER.pack(number))
-        return b"" if cell is None else self._bytes_of(cell, number)
+        if cell is None:
+            return b""
+        self._check_record(cell, number)
+        return cell[1] if cell[0] == INLINE else self._io.read_extent(cell[1], self._tree.label)
 
-    def _bytes_of(self, cell: Cell, number: int) -> bytes:
-        """A record, which lies within the value."""
+    def _check_record(self, cell: Cell, number: int) -> None:
+        """Refuse a record that does not lie within the value."""
         if cell[0] == TREE:
             raise CorruptionError(self._tree.label, None, "a tree within a tree of records")
         if cell_size(cell) > min(self.record_size, self.size - number * self.record_size):
             raise CorruptionError(self._tree.label, None, "records that do not fit their value")
-        return cell[1] if cell[0] == INLINE else self._io.read_extent(cell[1], self._tree.label)
+
+    def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        """(number, bytes) of each record that there is, neighbours on the device read together."""
+        cells = self._records().items_between(_NUMBER.pack(first), _NUMBER.pack(last), False, 3)
+        together = max(1, _BATCH // self.record_size)
+        while stretch := list(islice(cells, together)):
+            numbers = [record_number(key, self._tree.label) for key, _, _ in stretch]
+            for number, (_, kind, raw) in zip(numbers, stretch, strict=True):
+                self._check_record((kind, raw), number)
+            pointers = [raw for _, kind, raw in stretch if kind == EXTENT]
+            extents = iter(self._io.read_extents(pointers, self._tree.label))
+            for number, (_, kind, raw) in zip(numbers, stretch, strict=True):
+                yield number, raw if kind == INLINE else next(extents)
 
     def _put_small(self, whole: bytes) -> None:
         """Store all bytes inline or as one extent; what was there is released."""
@@ -280,6 +338,11 @@ class Blob:
             records.put(key, pointer, EXTENT)
 
 
+def _batch(record_size: int) -> int:
+    """Bytes of the whole records that are encoded together."""
+    return max(1, _BATCH // record_size) * record_size
+
+
 def _record_tree(io: BlockIO, tree: Tree, ref: bytes, *, writable: bool) -> Tree:
     return Tree(
         io,
@@ -306,7 +369,7 @@ def check_whole(io: BlockIO, label: str, raw: bytes, length: int) -> None:
     """Raise TooLargeError where `length` bytes of a value are to be had in one piece, and it is not
     as many as what is stored could give: the rest of them are holes."""
     stored = min(unpack_summary(raw).stored, io.total_blocks * io.block_size)
-    if length > limits.WHOLE and length > stored // io.block_size * limits.RECORD_SIZE:
+    if length > limits.WHOLE and length > stored // io.block_size * limits.MAX_RECORD:
         raise TooLargeError(
             f"{label}: {length:,} bytes in one piece, nearly all of them holes; holes make at most "
             f"{limits.WHOLE:,}: open it as a file, and read it piece by piece"
@@ -376,7 +439,7 @@ def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | mem
     number = 0
     waiting = bytearray()
     record_size = io.record_size()
-    batch = _BATCH * record_size
+    batch = _batch(record_size)
 
     def store(data: bytes | bytearray | memoryview) -> None:
         nonlocal number

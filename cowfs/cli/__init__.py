@@ -32,6 +32,7 @@ SECTIONS = {
     },
     "Datasets and snapshots": {
         "create": "Make a dataset: files, keys and values, or a volume.",
+        "resize": "Give a volume another size.",
         "list": "List datasets and snapshots with their space.",
         "snapshot": "Take snapshots, all at one atomic moment.",
         "rollback": "Take a dataset back to a snapshot.",
