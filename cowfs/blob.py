@@ -13,7 +13,7 @@ one call is given.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -35,11 +35,14 @@ RECORD_KEY_SIZE = _NUMBER.size
 _ZEROS = bytes(limits.MAX_RECORD)
 _BATCH = 4 * limits.MIB
 """Bytes encoded together: enough to keep all cores busy."""
+_SCATTERED = limits.BULK // 2
+"""The same for pieces from all over a value, which are not written past the host's page cache:
+what is changed here and there is read again soon."""
 
 Cell = tuple[int, bytes]
 
 
-def _is_zeros(data: memoryview) -> bool:
+def _is_zeros(data: bytes | memoryview) -> bool:
     """Whether there are only zeros in a record; a look at its start mostly tells."""
     return data[:16] == _ZEROS[: min(16, len(data))] and bytes(data) == _ZEROS[: len(data)]
 
@@ -59,6 +62,7 @@ class Blob:
         self._key = key
         self._kind = INLINE
         self._raw = b""
+        self._reader: Tree | None = None
         self.record_size = record_size
         cell = tree.cell(key)
         if cell is not None:
@@ -145,13 +149,19 @@ class Blob:
             whole[offset : offset + len(view)] = view
             self._put_small(bytes(whole))
             return
-        batch = _batch(self.record_size)
-        done = 0
         with self._changed_records(size) as records:
-            while done < len(view):
-                step = min(len(view) - done, batch - (offset + done) % self.record_size)
-                self._write_records(records, view[done : done + step], offset + done)
-                done += step
+            self._write_records(records, [(offset, view)])
+
+    def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
+        """Write many pieces, (offset, bytes) each, in one pass: they ascend and do not overlap."""
+        if not pieces:
+            return
+        offset, last = pieces[-1]
+        size = max(self.size, offset + len(last))
+        if size > limits.MAX_VALUE:
+            raise UsageError(f"offset {offset}: a value has at most {limits.MAX_VALUE} bytes")
+        with self._changed_records(size) as records:
+            self._write_records(records, pieces, _SCATTERED)
 
     def truncate(self, size: int) -> None:
         """Cut to `size` bytes, or grow with a hole."""
@@ -236,7 +246,11 @@ class Blob:
         return self._io.read_extent(self._raw, self._tree.label)
 
     def _records(self) -> Tree:
-        return _record_tree(self._io, self._tree, unpack_blob(self._raw)[0], writable=False)
+        """The tree of records, for reading."""
+        if self._reader is None:
+            ref = unpack_blob(self._raw)[0]
+            self._reader = _record_tree(self._io, self._tree, ref, writable=False)
+        return self._reader
 
     def _record(self, records: Tree, number: int) -> bytes:
         cell = records.cell(_NUMBER.pack(number))
@@ -299,38 +313,52 @@ class Blob:
             records.put(_NUMBER.pack(0), self._raw, self._kind)
         if self.size > self.record_size:
             # Free space is in shorter runs than when the extent was written.
-            self._write_records(records, memoryview(self._whole()), 0)
+            self._write_records(records, [(0, self._whole())])
         return records
 
     def _store_records(self, records: Tree, size: int) -> None:
         ref = records.flush(self._io.writer) or NO_REF
         self._kind, self._raw = TREE, pack_blob(ref, size, self.record_size)
+        self._reader = None
         self._tree.swap(self._key, TREE, self._raw)
         self.size = size
 
-    def _write_records(self, records: Tree, view: memoryview, offset: int) -> None:
-        changed: list[tuple[int, bytes]] = []
-        done = 0
-        while done < len(view):
-            number, skip = divmod(offset + done, self.record_size)
-            part = bytes(view[done : done + self.record_size - skip])
-            done += len(part)
-            if len(part) < self.record_size:
-                old = self._record(records, number)
-                if skip or len(old) > len(part):
-                    part = old[:skip].ljust(skip, b"\0") + part + old[skip + len(part) :]
-            changed.append((number, part))
+    def _write_records(
+        self,
+        records: Tree,
+        pieces: Iterable[tuple[int, bytes | memoryview]],
+        batch: int = _BATCH,
+    ) -> None:
+        """Store pieces that ascend: whole records as they are, others with what was around."""
+        size = self.record_size
+        changed: list[tuple[int, bytes | memoryview]] = []
+        for offset, data in pieces:
+            view = memoryview(data)
+            done = 0
+            while done < len(view):
+                number, skip = divmod(offset + done, size)
+                part: bytes | memoryview = view[done : done + size - skip]
+                done += len(part)
+                begun = bool(changed) and changed[-1][0] == number
+                if len(changed) * size >= batch and not begun:
+                    self._put_records(records, changed)
+                    changed = []
+                if len(part) < size:
+                    old = bytes(changed.pop()[1]) if begun else self._record(records, number)
+                    if skip or len(old) > len(part):
+                        part = old[:skip].ljust(skip, b"\0") + part + old[skip + len(part) :]
+                changed.append((number, part))
         self._put_records(records, changed)
 
-    def _put_records(self, records: Tree, changed: list[tuple[int, bytes]]) -> None:
+    def _put_records(self, records: Tree, changed: list[tuple[int, bytes | memoryview]]) -> None:
         """Store records; those of zeros become holes."""
-        kept: list[tuple[bytes, bytes]] = []
+        kept: list[tuple[bytes, bytes | memoryview]] = []
         for number, data in changed:
             key = _NUMBER.pack(number)
-            if data == _ZEROS[: len(data)]:
+            if _is_zeros(data):
                 records.delete(key)
             elif len(data) <= self._tree.inline_limit:
-                records.put(key, data)
+                records.put(key, bytes(data))
             else:
                 kept.append((key, data))
         pointers = self._io.write_extents([data for _, data in kept])

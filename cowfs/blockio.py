@@ -6,6 +6,8 @@ believed before that: addresses and lengths are checked against what is possible
 
 from __future__ import annotations
 
+import copy
+
 from . import limits
 from ._node import Cache
 from ._writer import BlockWriter
@@ -47,12 +49,22 @@ class BlockIO:
         """Blocks of the image as it is: what a pointer leads to lies within."""
         return self.space.bitmap.size
 
+    def without_waiting(self) -> BlockIO:
+        """The same blocks, by way of the same cache, for one who must not wait for the disk: to
+        read what is not in memory raises BlockingIOError."""
+        twin = copy.copy(self)
+        twin._fetch = self.device.read_now
+        return twin
+
     def read(self, pointer: bytes, label: str) -> bytes:
         """The decompressed bytes that `pointer` (44 bytes or more) names.
 
         Raises CorruptionError, naming `label` as the dataset, where they are not to be had.
         """
-        block, _, stored, logical, compression, level, _, digest = unpack_pointer(pointer)
+        return self._read(unpack_pointer(pointer), label)
+
+    def _read(self, pointer: Pointer, label: str) -> bytes:
+        block, _, stored, logical, compression, level, _, digest = pointer
         limit = limits.MAX_RECORD if level == DATA_LEVEL else self.node_size
         if block == 0 or stored == 0 or stored > logical or logical > limit:
             raise CorruptionError(label, block, f"a pointer to {stored} of {logical} bytes")
@@ -70,7 +82,7 @@ class BlockIO:
             raise CorruptionError(label, fields.block, "a node where data belongs")
         data: bytes | None = self.cache.record(fields.block, fields.checksum)
         if data is None or len(data) != fields.logical:
-            data = self.read(pointer, label)
+            data = self._read(fields, label)
             self.cache.add_record(fields.block, fields.checksum, data)
         return data
 
@@ -106,7 +118,9 @@ class BlockIO:
         )
 
     def _read_run(self, run: list[Pointer], label: str) -> list[bytes]:
-        """The bytes of extents that lie side by side on the device."""
+        """The bytes of extents that lie side by side on the device. Of several, those that are as
+        they were stored stay out of the cache: the host has them, and who reads long stretches
+        would sweep it clean."""
         if not run:
             return []
         first = run[0].block
@@ -117,7 +131,8 @@ class BlockIO:
             at = (block - first) * self.block_size
             part = data[at : at + stored]
             plain = _decode(part, block, stored, logical, compression, digest, label)
-            self.cache.add_record(block, digest, plain)
+            if compression or len(run) == 1:
+                self.cache.add_record(block, digest, plain)
             found.append(plain)
         return found
 

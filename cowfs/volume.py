@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from . import limits
 from ._tree import Tree
@@ -70,6 +70,18 @@ class Volume:
         with self._session.writing() as tree:
             self._blob(tree).pwrite(data, offset)
         return len(data)
+
+    def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
+        """Write many pieces, (offset, bytes) each, in one pass: they ascend and do not overlap."""
+        end = 0
+        for offset, data in pieces:
+            if offset < end:
+                raise UsageError(f"a piece at {offset} behind one that ends at {end}")
+            end = offset + len(data)
+        if end:
+            self._check(end, 0)
+        with self._session.writing() as tree:
+            self._blob(tree).pwritev(pieces)
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range back: it reads as zeros."""

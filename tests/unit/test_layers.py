@@ -24,6 +24,7 @@ LAYERS = [
     "blockio blob treediff",
     "log reaper catalog session parameters recovery version transaction commit engine",
     "kv fs volume diff stream check usage",
+    "writeback",
     "store",
     "__init__",
     "cli mount serve __main__",
