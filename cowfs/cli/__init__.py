@@ -41,6 +41,9 @@ SECTIONS = {
         "destroy": "Destroy datasets or snapshots and free their space.",
         "diff": "Show what changed between two snapshots.",
     },
+    "In use by other programs": {
+        "serve": "Serve volumes as network block devices (NBD).",
+    },
     "Files": {
         "cp": "Copy files into, out of, between and within images.",
         "ls": "List directories.",

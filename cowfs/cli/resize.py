@@ -15,7 +15,7 @@ from .datasets import need_datasets, need_head, need_volume
 log = logging.getLogger(__name__)
 
 
-@command("resize", "Give a volume another size; what lies beyond a smaller one is gone.")
+@command("resize", "Give a volume another size.\n\nWhat lies beyond a smaller one is gone.")
 @image_argument
 @dataset_argument()
 @click.argument("size", type=Size(), metavar="SIZE")

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 import cowfs
-from benchmark import alone, cp, kv, machine
+from benchmark import alone, cp, kv, machine, nbd
 from benchmark.engines import NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
 from benchmark.report import Report
@@ -31,6 +31,10 @@ ALONE_NOTES = [
 CP_NOTES = [
     "The file is random bytes, which do not compress, and is in the page cache before. "
     "cowfs cp makes its copy durable and checksums it; cp leaves it in the page cache.",
+]
+NBD_NOTES = [
+    f"fio's nbd engine at depth 16 over a Unix socket; records of {nbd.RECORD}; no flushes, so "
+    "that either server may keep what is written in memory (qemu-nbd: --cache=writeback).",
 ]
 
 
@@ -129,6 +133,28 @@ def cp_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> N
             machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
             races=races,
             notes=CP_NOTES,
+        ),
+        json_file,
+    )
+
+
+@main.command("nbd")
+@click.option(
+    "--mib", default=1_024, show_default=True, type=click.IntRange(min=16), help="Size of volumes."
+)
+@common
+def nbd_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> None:
+    """Volumes over NBD beside qemu-nbd with qcow2; needs fio and qemu-utils."""
+    with workplace(parent) as (directory, progress):
+        races = nbd.race(mib << 20, rounds, directory, progress)
+        figures = [nbd.snapshots(mib << 20, directory, progress)]
+    finish(
+        Report(
+            title=f"nbd, volumes of {mib:,} MiB, {rounds} rounds",
+            machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
+            races=races,
+            figures=figures,
+            notes=NBD_NOTES,
         ),
         json_file,
     )
