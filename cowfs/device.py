@@ -211,9 +211,7 @@ class FileDevice:
         buffer = bytearray(length)
         try:
             done = os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
-                raise
+        except OSError:  # it would wait, or cannot be asked; of anything worse `read` will tell
             done = 0
         if done < length:
             raise BlockingIOError(errno.EAGAIN, "not in memory")
