@@ -35,7 +35,7 @@ cdef enum:
 
 cdef uint64_t MAX_ITEMS = <uint64_t>1 << 48
 """More than any image holds; sums of so many stay within 64 bits."""
-cdef uint32_t MAX_RECORD = limits.RECORD_SIZE
+cdef uint32_t MAX_RECORD = limits.MAX_RECORD
 cdef uint64_t MAX_VALUE = limits.MAX_VALUE
 
 cdef int ENTRY_OVERHEAD = 400

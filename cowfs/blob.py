@@ -13,8 +13,9 @@ one call is given.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from . import limits
 from ._tree import EXTENT, INLINE, TREE, Tree
@@ -27,17 +28,21 @@ from .format import (
     unpack_pointer,
     unpack_summary,
 )
+from .host import CHUNK, ReadAhead, data_ranges, pwrite_all, write_sparse
 
 _NUMBER = struct.Struct(">Q")
 RECORD_KEY_SIZE = _NUMBER.size
-_ZEROS = bytes(limits.RECORD_SIZE)
-_BATCH = 32
-"""Records encoded together: enough to keep all cores busy."""
+_ZEROS = bytes(limits.MAX_RECORD)
+_BATCH = 4 * limits.MIB
+"""Bytes encoded together: enough to keep all cores busy."""
+_SCATTERED = limits.BULK // 2
+"""The same for pieces from all over a value, which are not written past the host's page cache:
+what is changed here and there is read again soon."""
 
 Cell = tuple[int, bytes]
 
 
-def _is_zeros(data: memoryview) -> bool:
+def _is_zeros(data: bytes | memoryview) -> bool:
     """Whether there are only zeros in a record; a look at its start mostly tells."""
     return data[:16] == _ZEROS[: min(16, len(data))] and bytes(data) == _ZEROS[: len(data)]
 
@@ -57,13 +62,14 @@ class Blob:
         self._key = key
         self._kind = INLINE
         self._raw = b""
+        self._reader: Tree | None = None
         self.record_size = record_size
         cell = tree.cell(key)
         if cell is not None:
             self._kind, self._raw = cell
         self.size = cell_size((self._kind, self._raw))
         if self._kind != TREE and tree.writable:
-            self.record_size = min(record_size, io.record_size())
+            self.record_size = io.record_size(record_size)
         if self._kind == TREE:
             self.record_size = unpack_blob(self._raw)[2]
 
@@ -77,19 +83,24 @@ class Blob:
         if self._kind != TREE:
             return self._whole()[offset : offset + length]
         check_whole(self._io, self._tree.label, self._raw, length)
-        records = self._records()
-        first, skip = divmod(offset, self.record_size)
-        last = (offset + length - 1) // self.record_size
+        size = self.record_size
+        number, skip = divmod(offset, size)
+        if skip + length <= size:
+            data = self._record(self._records(), number)
+            part = data[skip : skip + length] if skip or length < len(data) else data
+            return part if len(part) == length else part.ljust(length, b"\0")
         parts = []
-        for number in range(first, last + 1):
-            data = self._record(records, number)
-            begin = skip if number == first else 0
-            end = min(self.record_size, offset + length - number * self.record_size)
-            part = data[begin:end] if begin or end < len(data) else data
+        at, stop = offset, offset + length
+        for record, data in self._records_between(number, -(-stop // size)):
+            begin = record * size
+            if begin > at:
+                parts.append(bytes(begin - at))
+                at = begin
+            part = data[at - begin : stop - begin]
             parts.append(part)
-            if len(part) < end - begin:
-                parts.append(bytes(end - begin - len(part)))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            at += len(part)
+        parts.append(bytes(stop - at))
+        return b"".join(parts)
 
     def data_ranges(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """(start, stop) of each stretch that holds data, from `start` on; holes lie between."""
@@ -138,13 +149,19 @@ class Blob:
             whole[offset : offset + len(view)] = view
             self._put_small(bytes(whole))
             return
-        batch = _BATCH * self.record_size
-        done = 0
         with self._changed_records(size) as records:
-            while done < len(view):
-                step = min(len(view) - done, batch - (offset + done) % self.record_size)
-                self._write_records(records, view[done : done + step], offset + done)
-                done += step
+            self._write_records(records, [(offset, view)])
+
+    def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
+        """Write many pieces, (offset, bytes) each, in one pass: they ascend and do not overlap."""
+        if not pieces:
+            return
+        offset, last = pieces[-1]
+        size = max(self.size, offset + len(last))
+        if size > limits.MAX_VALUE:
+            raise UsageError(f"offset {offset}: a value has at most {limits.MAX_VALUE} bytes")
+        with self._changed_records(size) as records:
+            self._write_records(records, pieces, _SCATTERED)
 
     def truncate(self, size: int) -> None:
         """Cut to `size` bytes, or grow with a hole."""
@@ -185,6 +202,42 @@ class Blob:
             if end > begin:
                 self.pwrite(bytes(end - begin), begin)
 
+    # --- files on the host ----------------------------------------------------------------------
+
+    def copy_in(self, fd: int, size: int, ahead: ReadAhead, report: Callable[[int], None]) -> None:
+        """Become what is in a file of `size` bytes, with its holes; what was there goes.
+
+        `report` gets the bytes done since it was called last.
+        """
+        self.truncate(0)
+        at = 0
+        for start, stop in data_ranges(fd, size):
+            report(start - at)
+            at = start
+            for chunk in ahead.chunks(fd, start, stop):
+                self.pwrite(chunk, at)
+                at += len(chunk)
+                report(len(chunk))
+        report(size - at)
+        self.truncate(size)
+
+    def copy_out(self, fd: int, report: Callable[[int], None], *, sparse: bool) -> None:
+        """Write everything but holes to an empty file, at its place; if `sparse`, pages of zeros
+        are holes too."""
+        at = 0
+        for start, stop in self.data_ranges():
+            report(start - at)
+            at = start
+            while at < stop:
+                data = self.pread(min(CHUNK, stop - at), at)
+                if sparse:
+                    write_sparse(fd, data, at)
+                else:
+                    pwrite_all(fd, memoryview(data), at)
+                at += len(data)
+                report(len(data))
+        report(self.size - at)
+
     # --- inside ---------------------------------------------------------------------------------
 
     def _whole(self) -> bytes:
@@ -193,19 +246,38 @@ class Blob:
         return self._io.read_extent(self._raw, self._tree.label)
 
     def _records(self) -> Tree:
-        return _record_tree(self._io, self._tree, unpack_blob(self._raw)[0], writable=False)
+        """The tree of records, for reading."""
+        if self._reader is None:
+            ref = unpack_blob(self._raw)[0]
+            self._reader = _record_tree(self._io, self._tree, ref, writable=False)
+        return self._reader
 
     def _record(self, records: Tree, number: int) -> bytes:
         cell = records.cell(_NUMBER.pack(number))
-        return b"" if cell is None else self._bytes_of(cell, number)
+        if cell is None:
+            return b""
+        self._check_record(cell, number)
+        return cell[1] if cell[0] == INLINE else self._io.read_extent(cell[1], self._tree.label)
 
-    def _bytes_of(self, cell: Cell, number: int) -> bytes:
-        """A record, which lies within the value."""
+    def _check_record(self, cell: Cell, number: int) -> None:
+        """Refuse a record that does not lie within the value."""
         if cell[0] == TREE:
             raise CorruptionError(self._tree.label, None, "a tree within a tree of records")
         if cell_size(cell) > min(self.record_size, self.size - number * self.record_size):
             raise CorruptionError(self._tree.label, None, "records that do not fit their value")
-        return cell[1] if cell[0] == INLINE else self._io.read_extent(cell[1], self._tree.label)
+
+    def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        """(number, bytes) of each record that there is, neighbours on the device read together."""
+        cells = self._records().items_between(_NUMBER.pack(first), _NUMBER.pack(last), False, 3)
+        together = max(1, _BATCH // self.record_size)
+        while stretch := list(islice(cells, together)):
+            numbers = [record_number(key, self._tree.label) for key, _, _ in stretch]
+            for number, (_, kind, raw) in zip(numbers, stretch, strict=True):
+                self._check_record((kind, raw), number)
+            pointers = [raw for _, kind, raw in stretch if kind == EXTENT]
+            extents = iter(self._io.read_extents(pointers, self._tree.label))
+            for number, (_, kind, raw) in zip(numbers, stretch, strict=True):
+                yield number, raw if kind == INLINE else next(extents)
 
     def _put_small(self, whole: bytes) -> None:
         """Store all bytes inline or as one extent; what was there is released."""
@@ -241,43 +313,62 @@ class Blob:
             records.put(_NUMBER.pack(0), self._raw, self._kind)
         if self.size > self.record_size:
             # Free space is in shorter runs than when the extent was written.
-            self._write_records(records, memoryview(self._whole()), 0)
+            self._write_records(records, [(0, self._whole())])
         return records
 
     def _store_records(self, records: Tree, size: int) -> None:
         ref = records.flush(self._io.writer) or NO_REF
         self._kind, self._raw = TREE, pack_blob(ref, size, self.record_size)
+        self._reader = None
         self._tree.swap(self._key, TREE, self._raw)
         self.size = size
 
-    def _write_records(self, records: Tree, view: memoryview, offset: int) -> None:
-        changed: list[tuple[int, bytes]] = []
-        done = 0
-        while done < len(view):
-            number, skip = divmod(offset + done, self.record_size)
-            part = bytes(view[done : done + self.record_size - skip])
-            done += len(part)
-            if len(part) < self.record_size:
-                old = self._record(records, number)
-                if skip or len(old) > len(part):
-                    part = old[:skip].ljust(skip, b"\0") + part + old[skip + len(part) :]
-            changed.append((number, part))
+    def _write_records(
+        self,
+        records: Tree,
+        pieces: Iterable[tuple[int, bytes | memoryview]],
+        batch: int = _BATCH,
+    ) -> None:
+        """Store pieces that ascend: whole records as they are, others with what was around."""
+        size = self.record_size
+        changed: list[tuple[int, bytes | memoryview]] = []
+        for offset, data in pieces:
+            view = memoryview(data)
+            done = 0
+            while done < len(view):
+                number, skip = divmod(offset + done, size)
+                part: bytes | memoryview = view[done : done + size - skip]
+                done += len(part)
+                begun = bool(changed) and changed[-1][0] == number
+                if len(changed) * size >= batch and not begun:
+                    self._put_records(records, changed)
+                    changed = []
+                if len(part) < size:
+                    old = bytes(changed.pop()[1]) if begun else self._record(records, number)
+                    if skip or len(old) > len(part):
+                        part = old[:skip].ljust(skip, b"\0") + part + old[skip + len(part) :]
+                changed.append((number, part))
         self._put_records(records, changed)
 
-    def _put_records(self, records: Tree, changed: list[tuple[int, bytes]]) -> None:
+    def _put_records(self, records: Tree, changed: list[tuple[int, bytes | memoryview]]) -> None:
         """Store records; those of zeros become holes."""
-        kept: list[tuple[bytes, bytes]] = []
+        kept: list[tuple[bytes, bytes | memoryview]] = []
         for number, data in changed:
             key = _NUMBER.pack(number)
-            if data == _ZEROS[: len(data)]:
+            if _is_zeros(data):
                 records.delete(key)
             elif len(data) <= self._tree.inline_limit:
-                records.put(key, data)
+                records.put(key, bytes(data))
             else:
                 kept.append((key, data))
         pointers = self._io.write_extents([data for _, data in kept])
         for (key, _), pointer in zip(kept, pointers, strict=True):
             records.put(key, pointer, EXTENT)
+
+
+def _batch(record_size: int) -> int:
+    """Bytes of the whole records that are encoded together."""
+    return max(1, _BATCH // record_size) * record_size
 
 
 def _record_tree(io: BlockIO, tree: Tree, ref: bytes, *, writable: bool) -> Tree:
@@ -306,7 +397,7 @@ def check_whole(io: BlockIO, label: str, raw: bytes, length: int) -> None:
     """Raise TooLargeError where `length` bytes of a value are to be had in one piece, and it is not
     as many as what is stored could give: the rest of them are holes."""
     stored = min(unpack_summary(raw).stored, io.total_blocks * io.block_size)
-    if length > limits.WHOLE and length > stored // io.block_size * limits.RECORD_SIZE:
+    if length > limits.WHOLE and length > stored // io.block_size * limits.MAX_RECORD:
         raise TooLargeError(
             f"{label}: {length:,} bytes in one piece, nearly all of them holes; holes make at most "
             f"{limits.WHOLE:,}: open it as a file, and read it piece by piece"
@@ -376,7 +467,7 @@ def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | mem
     number = 0
     waiting = bytearray()
     record_size = io.record_size()
-    batch = _BATCH * record_size
+    batch = _batch(record_size)
 
     def store(data: bytes | bytearray | memoryview) -> None:
         nonlocal number

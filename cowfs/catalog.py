@@ -26,6 +26,7 @@ from .format import (
     unpack_meta,
     unpack_root,
 )
+from .sizes import show_size
 
 KINDS = ("kv", "fs", "volume")
 
@@ -67,6 +68,25 @@ def split_snapshot(name: str) -> tuple[str, str]:
     return dataset, snapshot
 
 
+def check_volume_size(size: int) -> int:
+    """The bytes of a volume, or UsageError where none can have so many."""
+    if not (isinstance(size, int) and 0 < size <= limits.MAX_VALUE):
+        raise UsageError(f"size {size!r}: a volume has 1 to {limits.MAX_VALUE} bytes")
+    return size
+
+
+def check_record_size(size: int | None, block_size: int) -> int:
+    """The bytes of a volume's records, by default VOLUME_RECORD_SIZE; UsageError where an image
+    with blocks of `block_size` cannot have them."""
+    if size is None:
+        return max(limits.VOLUME_RECORD_SIZE, block_size)
+    allowed = [found for found in limits.VOLUME_RECORD_SIZES if found >= block_size]
+    if size not in allowed:
+        shown = ", ".join(map(show_size, allowed))
+        raise UsageError(f"record size {size!r}: allowed in this image are {shown}")
+    return size
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """A dataset's head, or a snapshot: where its tree begins."""
@@ -81,6 +101,7 @@ class Root:
     size: int
     """Bytes of a volume; 0 for the others."""
     record_size: int
+    """Bytes of the records of a volume; RECORD_SIZE for the others."""
     ref: bytes | None
     """Reference of the root node; None for an empty tree."""
 

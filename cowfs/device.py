@@ -51,6 +51,9 @@ class Device(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the device."""
 
+    def read_now(self, offset: int, length: int) -> bytes:
+        """`read` of what the host has in memory; BlockingIOError where it would have to wait."""
+
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`; durable after the next `flush`."""
 
@@ -96,6 +99,9 @@ class MemoryDevice:
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self._bytes[offset : offset + length])
+
+    def read_now(self, offset: int, length: int) -> bytes:
+        return self.read(offset, length)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         end = offset + len(data)
@@ -196,6 +202,20 @@ class FileDevice:
         except OSError as error:
             raise _explain(error, self.name, "read") from error
         return data
+
+    def read_now(self, offset: int, length: int) -> bytes:
+        if self._fd < 0:
+            raise ClosedError(f"{self.name}: the image is closed")
+        if self._behind is not None and self._behind.holds(offset, length):
+            raise BlockingIOError(errno.EAGAIN, "still being written")
+        buffer = bytearray(length)
+        try:
+            done = os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError:  # it would wait, or cannot be asked; of anything worse `read` will tell
+            done = 0
+        if done < length:
+            raise BlockingIOError(errno.EAGAIN, "not in memory")
+        return bytes(buffer)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._arrive(offset, len(data))

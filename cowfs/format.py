@@ -563,7 +563,7 @@ def unpack_root(data: bytes) -> tuple[int, int, int, int, int, str, bytes | None
         raise ValueError("a root reference of the wrong length")
     if txid > limits.MAX_NUMBER:
         raise ValueError(f"a root of transaction {txid}")
-    if size > limits.MAX_VALUE or record_size > limits.RECORD_SIZE:
+    if size > limits.MAX_VALUE or record_size > limits.MAX_RECORD:
         raise ValueError(f"a root of {size} bytes, in records of {record_size}")
     return kind, created_ns, txid, size, record_size, name, ref or None
 

@@ -19,6 +19,13 @@ MAX_KEY = 1024
 
 RECORD_SIZE = 128 * KIB
 """Bytes of a large value or file in one extent: one checksum, one compression unit."""
+MAX_RECORD = 1 * MIB
+"""Most bytes in one extent: what a reader of one byte has to take in and verify."""
+VOLUME_RECORD_SIZES = tuple(4 * KIB << shift for shift in range(9))
+"""Record sizes that a volume may have, in bytes: from a page to MAX_RECORD."""
+VOLUME_RECORD_SIZE = 16 * KIB
+"""Bytes of a volume's record where nothing else is asked for: a small write rewrites one, and four
+blocks are enough for compression to save some."""
 
 MAX_VALUE = 1 << 62
 """Longest value in bytes; far above any device, so that sums stay within 64 bits."""

@@ -42,6 +42,7 @@ class Store(Engine):
             session,
             (lambda: root.size) if session.readonly else (lambda: self.size_of(session.name)),
             lambda size: self.change_size(session.name, size),
+            root.record_size,
         )
 
     # --- datasets -------------------------------------------------------------------------------
@@ -67,10 +68,17 @@ class Store(Engine):
         """
         return self.make_object(*self.view_root(name))
 
-    def create(self, name: str, kind: str = "kv", size: int | None = None) -> Any:
-        """Make an empty dataset and return it, live. `size` is a volume's, in bytes."""
+    def create(
+        self,
+        name: str,
+        kind: str = "kv",
+        size: int | None = None,
+        record_size: int | None = None,
+    ) -> Any:
+        """Make an empty dataset and return it, live. A volume has a `size`, and a `record_size`
+        (4 KiB to 1 MiB, a power of two): what a small write rewrites. Both are in bytes."""
         with self.transaction() as tx:
-            tx.create(name, kind, size)
+            tx.create(name, kind, size, record_size)
         return self[name]
 
     def rename(self, old: str, new: str) -> None:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import limits
 from ._tree import Tree
-from .catalog import Catalog, Root, check_dataset_name, split_snapshot
+from .catalog import (
+    Catalog,
+    Root,
+    check_dataset_name,
+    check_record_size,
+    check_volume_size,
+    split_snapshot,
+)
 from .errors import ClosedError, ExistsError, UsageError
 from .reaper import Stack, release
 from .session import FixedSession
@@ -88,13 +95,24 @@ class Transaction:
         """The tree of a dataset, for the layers that work on it."""
         return self._open_root(name)[1]
 
-    def create(self, name: str, kind: str = "kv", size: int | None = None) -> Any:
-        """Make an empty dataset. `size` is the number of bytes of a volume."""
+    def create(
+        self,
+        name: str,
+        kind: str = "kv",
+        size: int | None = None,
+        record_size: int | None = None,
+    ) -> Any:
+        """Make an empty dataset. A volume has a `size` and a `record_size`, both in bytes."""
         self._check()
         if (kind == "volume") != (size is not None):
             raise UsageError("a volume needs a size, and only a volume has one")
-        if size is not None and not (isinstance(size, int) and 0 < size <= limits.MAX_VALUE):
-            raise UsageError(f"size {size!r}: a volume has 1 to {limits.MAX_VALUE} bytes")
+        if kind != "volume" and record_size is not None:
+            raise UsageError("only a volume has a record size")
+        if size is None:
+            record_size = limits.RECORD_SIZE
+        else:
+            check_volume_size(size)
+            record_size = check_record_size(record_size, self.io.block_size)
         self.ledger.grows = True
         self.catalog.add_dataset(
             name,
@@ -102,7 +120,7 @@ class Transaction:
             created_ns=time.time_ns(),
             txid=self.txid,
             size=size or 0,
-            record_size=limits.RECORD_SIZE,
+            record_size=record_size,
         )
         return self[name]
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
 
 from . import limits
 from ._tree import Tree
 from .blob import Blob
+from .catalog import check_volume_size
 from .errors import CorruptionError, UsageError
+from .host import CHUNK, ReadAhead, write_all
 from .session import Session
 
 BLOB_KEY = b"\0"
 """The one key of a volume's tree."""
+
+Progress = Callable[[int, int], None]
 
 
 class Volume:
@@ -23,11 +30,21 @@ class Volume:
     kind = "volume"
 
     def __init__(
-        self, session: Session, get_size: Callable[[], int], set_size: Callable[[int], None]
+        self,
+        session: Session,
+        get_size: Callable[[], int],
+        set_size: Callable[[int], None],
+        record_size: int,
     ) -> None:
         self._session = session
         self._get_size = get_size
         self._set_size = set_size
+        self.record_size = record_size
+        """Bytes that are stored, and rewritten, as one."""
+        if record_size not in limits.VOLUME_RECORD_SIZES:
+            raise CorruptionError(
+                session.name, None, f"a volume with records of {record_size} bytes"
+            )
 
     @property
     def name(self) -> str:
@@ -54,6 +71,18 @@ class Volume:
             self._blob(tree).pwrite(data, offset)
         return len(data)
 
+    def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
+        """Write many pieces, (offset, bytes) each, in one pass: they ascend and do not overlap."""
+        end = 0
+        for offset, data in pieces:
+            if offset < end:
+                raise UsageError(f"a piece at {offset} behind one that ends at {end}")
+            end = offset + len(data)
+        if end:
+            self._check(end, 0)
+        with self._session.writing() as tree:
+            self._blob(tree).pwritev(pieces)
+
     def discard(self, offset: int, length: int) -> None:
         """Give a range back: it reads as zeros."""
         self._check(offset, length)
@@ -62,8 +91,7 @@ class Volume:
 
     def resize(self, size: int) -> None:
         """Another size; what lies beyond a smaller one is gone."""
-        if not (isinstance(size, int) and 0 < size <= limits.MAX_VALUE):
-            raise UsageError(f"size {size!r}: a volume has 1 to {limits.MAX_VALUE} bytes")
+        check_volume_size(size)
         with self._session.writing() as tree:
             blob = self._blob(tree)
             if blob.size > size:
@@ -77,6 +105,46 @@ class Volume:
         """(start, stop) of each stretch that holds data."""
         with self._session.reading() as tree:
             return list(self._blob(tree).data_ranges(start))
+
+    def copy_in(self, source: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
+        """Become a copy of a file or block device on the host: its bytes, its holes, its size."""
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        ahead = ReadAhead()
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(source))
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise UsageError(f"{os.fspath(source)}: a volume is copied from a file or a disk")
+            size = os.lseek(fd, 0, os.SEEK_END)
+            if not size:
+                raise UsageError(f"{os.fspath(source)}: is empty; a volume has at least one byte")
+            with self._session.writing() as tree:
+                self._set_size(size)
+                self._blob(tree).copy_in(fd, size, ahead, _counting(progress, size))
+        finally:
+            ahead.close()
+            os.close(fd)
+
+    def copy_out(self, target: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
+        """Write all bytes to a file on the host, with holes where nothing was ever written; to a
+        device or pipe, every byte."""
+        with self._session.reading() as tree:
+            size = self.size
+            report = _counting(progress, size)
+            blob = self._blob(tree)
+            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            try:
+                if stat.S_ISREG(os.fstat(fd).st_mode):
+                    blob.copy_out(fd, report, sparse=True)
+                    os.ftruncate(fd, size)
+                    return
+                for start in range(0, size, CHUNK):
+                    length = min(CHUNK, size - start)
+                    write_all(fd, blob.pread(length, start).ljust(length, b"\0"))
+                    report(length)
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
         """End a view."""
@@ -93,7 +161,7 @@ class Volume:
 
     def _blob(self, tree: Tree) -> Blob:
         """What was written so far, which may end before the volume does."""
-        blob = Blob(self._session.io, tree, BLOB_KEY)
+        blob = Blob(self._session.io, tree, BLOB_KEY, record_size=self.record_size)
         if blob.size > self.size:
             raise CorruptionError(
                 self.name, None, f"{blob.size} bytes in a volume of {self.size} bytes"
@@ -105,3 +173,16 @@ class Volume:
             raise UsageError(
                 f"bytes {offset} to {offset + length} of a volume of {self.size} bytes"
             )
+
+
+def _counting(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """What takes the bytes done since it was called last, and tells `progress` of their sum."""
+    done = 0
+
+    def report(length: int) -> None:
+        nonlocal done
+        done += length
+        if progress is not None:
+            progress(done, total)
+
+    return report

@@ -32,6 +32,7 @@ SECTIONS = {
     },
     "Datasets and snapshots": {
         "create": "Make a dataset: files, keys and values, or a volume.",
+        "resize": "Give a volume another size.",
         "list": "List datasets and snapshots with their space.",
         "snapshot": "Take snapshots, all at one atomic moment.",
         "rollback": "Take a dataset back to a snapshot.",
@@ -49,6 +50,7 @@ SECTIONS = {
     },
     "In use by other programs": {
         "mount": "Mount files, so that any program can use them.",
+        "serve": "Serve volumes as network block devices (NBD).",
     },
     "Keys and values": {
         "put": "Store a value.",

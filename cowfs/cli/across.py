@@ -1,4 +1,4 @@
-"""Copying files from one image to another: all that a file is, read here and written there.
+"""Copying files and volumes from one image to another: all that one is, read here, written there.
 
 Within one image `FS.copy` shares the space instead.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cowfs.fs import FS, Stat
+from cowfs.volume import Volume
 
 from .progress import Progress
 
@@ -30,6 +31,18 @@ def copy_across(
 ) -> None:
     """Copy a file, or a directory with all in it, with everything about it."""
     Copy(origin, fs, progress).run(source, target, follow_symlinks)
+
+
+def copy_volume(origin: Volume, volume: Volume, progress: Progress | None) -> None:
+    """Make a volume a copy of another one: its bytes, its holes, its size."""
+    size = origin.size
+    volume.discard(0, volume.size)
+    volume.resize(size)
+    for start, stop in origin.data_ranges():
+        while start < stop:
+            start += volume.pwrite(origin.pread(min(CHUNK, stop - start), start), start)
+            if progress is not None:
+                progress(start, size)
 
 
 class Copy:

@@ -15,10 +15,11 @@ import click
 import cowfs
 from cowfs.errors import PathIsADirectoryError, UsageError
 from cowfs.fs import FS
+from cowfs.volume import Volume
 
-from .across import copy_across
+from .across import copy_across, copy_volume
 from .command import Settings, command
-from .datasets import need_fs, need_head
+from .datasets import need_fs, need_head, need_volume
 from .places import Place, PlaceName, naming, parse_place
 from .progress import Progress, progress_bar
 
@@ -32,7 +33,8 @@ Begin = Callable[[str], Progress | None]
 @command(
     "cp",
     "Copy files into, out of, between and within images.\n\n"
-    "One side at least is IMAGE:DATASET/path. As with cp(1), what is copied goes into DST where "
+    "One side at least is IMAGE:DATASET/path, or IMAGE:DATASET for a volume, which is copied to "
+    "and from files as a whole. As with cp(1), what is copied goes into DST where "
     "that is a directory, and SRC/. stands for all that is in SRC. Modes, times, attributes, hard "
     "links and holes are kept. What goes into an image goes there as a whole or not at all; within "
     "one image, copies share their space.",
@@ -68,6 +70,10 @@ def copy_out(sources: Sequence[str], target: str, recursive: bool, begin: Begin)
             store = stores.get(place)
             name, path = place.find(store)
             with naming(store, name), store.at(name) as view:
+                if isinstance(view, Volume):
+                    check_volume_path(place, path)
+                    view.copy_out(os.fsdecode(targets.of(place)), progress=begin(source))
+                    continue
                 fs = need_fs(view, name)
                 check_source(fs.isdir(path), path, recursive)
                 fs.copy_out(
@@ -90,6 +96,13 @@ def copy_in(sources: Sequence[str], place: Place, recursive: bool, begin: Begin)
         tx = stack.enter_context(store.transaction())
         name, path = place.find(store)
         need_head(name)
+        if isinstance(tx[name], Volume):
+            check_volume_path(place, path)
+            if len(sources) > 1:
+                raise UsageError(f"{place} is a volume; it can become a copy of one source only")
+            fill_volume(stores, tx, sources[0], tx[name], begin)
+            log.info("copied %s", sources[0])
+            return
         fs = need_fs(tx[name], name)
         into = fs.isdir(path)
         check_target(into, str(place), sources, recursive)
@@ -102,6 +115,23 @@ def copy_in(sources: Sequence[str], place: Place, recursive: bool, begin: Begin)
             else:
                 copy_between(stores, tx, origin, fs, targets, recursive, begin)
             log.info("copied %s", source)
+
+
+def fill_volume(
+    stores: Stores, tx: cowfs.Transaction, source: str, volume: Volume, begin: Begin
+) -> None:
+    """Make a volume a copy of a file on the host, or of another volume."""
+    place = parse_place(source)
+    if place is None:
+        volume.copy_in(source, progress=begin(source))
+        return
+    store = stores.get(place)
+    name, path = place.find(store)
+    check_volume_path(place, path)
+    if store is tx.store and name == volume.name:
+        raise UsageError(f"{source}: a volume cannot be copied onto itself")
+    with store.at(name) as view:
+        copy_volume(need_volume(view, name), volume, begin(source))
 
 
 def copy_from_host(source: str, fs: FS, target: bytes, recursive: bool, begin: Begin) -> None:
@@ -187,6 +217,12 @@ def check_target(into: bool, target: str, sources: Sequence[str], recursive: boo
     """Refuse a target that must be a directory and is none."""
     if not into and (len(sources) > 1 or (target.endswith("/") and not recursive)):
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory", target)
+
+
+def check_volume_path(place: Place, path: bytes) -> None:
+    """Refuse a path in a volume."""
+    if path != b"/":
+        raise UsageError(f"{place}: a volume has no files; name it alone, as IMAGE:DATASET")
 
 
 def check_source(is_directory: bool, path: bytes, recursive: bool) -> None:

@@ -9,6 +9,7 @@ from cowfs.control import RemoteStore
 from cowfs.errors import KindError, NotFoundError, ReadOnlyError
 from cowfs.fs import FS
 from cowfs.kv import KV
+from cowfs.volume import Volume
 
 
 def need_datasets(store: Store | RemoteStore, *names: str) -> None:
@@ -46,6 +47,13 @@ def need_fs(dataset: Any, name: str) -> FS:
     """The dataset, or KindError where it is none of files."""
     if not isinstance(dataset, FS):
         raise KindError(f"{name} is no dataset of files (kind fs); see 'cowfs list'")
+    return dataset
+
+
+def need_volume(dataset: Any, name: str) -> Volume:
+    """The dataset, or KindError where it is no volume."""
+    if not isinstance(dataset, Volume):
+        raise KindError(f"{name} is no volume (kind volume); see 'cowfs list'")
     return dataset
 
 

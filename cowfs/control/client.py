@@ -112,9 +112,15 @@ class RemoteStore:
         report: Report = self._ask("check", progress)
         return report
 
-    def create(self, name: str, kind: str = "kv", size: int | None = None) -> None:
+    def create(
+        self,
+        name: str,
+        kind: str = "kv",
+        size: int | None = None,
+        record_size: int | None = None,
+    ) -> None:
         """As Store.create."""
-        self._ask("create", name=name, kind=kind, size=size)
+        self._ask("create", name=name, kind=kind, size=size, record_size=record_size)
 
     def rename(self, old: str, new: str) -> None:
         """As Store.rename."""

@@ -79,10 +79,10 @@ class Holder:
         with self.exclusively():
             return self.store.check(progress)
 
-    def create(self, name: str, kind: str, size: int | None) -> None:
+    def create(self, name: str, kind: str, size: int | None, record_size: int | None) -> None:
         """As Store.create."""
         with self.exclusively():
-            self.store.create(name, kind, size)
+            self.store.create(name, kind, size, record_size)
 
     def rename(self, old: str, new: str) -> None:
         """As Store.rename."""

@@ -146,8 +146,13 @@ class Server:
                 for change in holder.diff(old, new):
                     wire.send(stream, {"item": change})
                 return None
-            case "create", {"name": str(name), "kind": str(kind), "size": size}:
-                return holder.create(name, kind, size)
+            case "create", {
+                "name": str(name),
+                "kind": str(kind),
+                "size": size,
+                "record_size": record_size,
+            }:
+                return holder.create(name, kind, size, record_size)
             case "rename", {"old": str(old), "new": str(new)}:
                 return holder.rename(old, new)
             case "snapshot", {"names": list(names)}:

@@ -15,16 +15,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..blob import Blob
-from ..limits import KIB
+from ..host import CHUNK, write_all
 from .inode import FLAG_SPARSE, SYMLINK, Inode
-from .nodes import CHUNK, Inodes
+from .nodes import Inodes
 
 _log = logging.getLogger("cowfs")
 _T = TypeVar("_T")
 
-_HOLE = 4 * KIB
-"""Bytes of the smallest hole that is made: a page, and a block of most file systems."""
-_ZEROS = bytes(_HOLE)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -116,33 +113,20 @@ class Export:
     def _content(self, fd: int, number: int, inode: Inode, *, seekable: bool) -> None:
         """Write what is in a file; holes stay holes where the target can have them."""
         if inode.size <= CHUNK and not inode.flags:
-            _write_all(fd, self._nodes.content(number))
+            write_all(fd, self._nodes.content(number))
             self._report(inode.size)
             return
         blob = self._nodes.blob(number)
         if not seekable:
             self._stream(fd, blob)
             return
-        sparse = bool(inode.flags & FLAG_SPARSE)
-        before = 0
-        for start, stop in blob.data_ranges():
-            self._report(start - before)
-            before = stop
-            while start < stop:
-                data = blob.pread(min(CHUNK, stop - start), start)
-                if sparse:
-                    _write_sparse(fd, data, start)
-                else:
-                    _pwrite_all(fd, memoryview(data), start)
-                start += len(data)
-                self._report(len(data))
-        self._report(inode.size - before)
+        blob.copy_out(fd, self._report, sparse=bool(inode.flags & FLAG_SPARSE))
         os.ftruncate(fd, inode.size)
 
     def _stream(self, fd: int, blob: Blob) -> None:
         for start in range(0, blob.size, CHUNK):
             data = blob.pread(CHUNK, start)
-            _write_all(fd, data)
+            write_all(fd, data)
             self._report(len(data))
 
     def _finish(self, file: int | bytes, number: int, inode: Inode) -> None:
@@ -192,29 +176,3 @@ def _replacing(path: bytes, make: Callable[[], _T]) -> _T:
             ) from None
         os.unlink(path)
         return make()
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _pwrite_all(fd: int, view: memoryview, offset: int) -> None:
-    while view:
-        done = os.pwrite(fd, view, offset)
-        view = view[done:]
-        offset += done
-
-
-def _write_sparse(fd: int, data: bytes, offset: int) -> None:
-    """Write but what is zeros: the file is empty there."""
-    view = memoryview(data)
-    start = 0
-    for at in range(0, len(data), _HOLE):
-        if data[at : at + _HOLE] == _ZEROS[: len(data) - at]:
-            if at > start:
-                _pwrite_all(fd, view[start:at], offset + start)
-            start = at + _HOLE
-    if start < len(data):
-        _pwrite_all(fd, view[start:], offset + start)

@@ -11,10 +11,10 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import islice
 
 from ..blob import Blob, write_blob, write_value
+from ..host import ReadAhead
 from ..limits import KIB
 from .bulk import Bulk, Directory, check_file_place
 from .inode import (
@@ -28,7 +28,7 @@ from .inode import (
     clamp_time,
     make_key,
 )
-from .nodes import CHUNK, Inodes, Keep
+from .nodes import Inodes, Keep
 from .paths import locate
 
 _log = logging.getLogger("cowfs")
@@ -37,40 +37,6 @@ _BATCH = 4096
 """Entries of a directory that are sorted together: bounds memory where there are millions."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MEDIUM = 128 * KIB
-
-
-class _ReadAhead:
-    """Reads files chunk by chunk, one chunk ahead of whoever uses them."""
-
-    def __init__(self) -> None:
-        self._buffers: list[memoryview] = []
-        self._reader: ThreadPoolExecutor | None = None
-
-    def chunks(self, fd: int, start: int, stop: int) -> Iterator[memoryview]:
-        """What is in a file between two offsets; each chunk is good until the next is asked for."""
-        if self._reader is None:
-            self._reader = ThreadPoolExecutor(1, thread_name_prefix="cowfs-read")
-            self._buffers = [memoryview(bytearray(CHUNK)) for _ in range(2)]
-
-        def read(buffer: memoryview, offset: int) -> memoryview:
-            view = buffer[: max(stop - offset, 0)]
-            return view[: os.preadv(fd, [view], offset)]
-
-        here, ahead = self._buffers
-        coming = self._reader.submit(read, here, start)
-        try:
-            while chunk := coming.result():
-                start += len(chunk)
-                here, ahead = ahead, here
-                coming = self._reader.submit(read, here, start)
-                yield chunk
-        finally:
-            wait([coming])
-
-    def close(self) -> None:
-        """End the thread."""
-        if self._reader is not None:
-            self._reader.shutdown()
 
 
 class Import:
@@ -87,7 +53,7 @@ class Import:
         self._progress = progress
         self._done = 0
         self._total = 0
-        self._ahead = _ReadAhead()
+        self._ahead = ReadAhead()
 
     def run(self, source: bytes, target: bytes, follow: bool) -> None:
         """Copy `source` on the host to the path `target`."""
@@ -251,15 +217,8 @@ class Import:
         if not inode.flags:
             return write_blob(self._nodes.io, self._tree, key, self._chunks(fd, 0, SIZE_MAX))
         blob = Blob(self._nodes.io, self._tree, key)
-        size = os.fstat(fd).st_size
-        for start, stop in _data_ranges(fd, size):
-            self._report(start - blob.size)
-            for chunk in self._chunks(fd, start, stop):
-                blob.pwrite(chunk, start)
-                start += len(chunk)
-        self._report(size - blob.size)
-        blob.truncate(size)
-        return size
+        blob.copy_in(fd, os.fstat(fd).st_size, self._ahead, self._report)
+        return blob.size
 
     def _chunks(self, fd: int, start: int, stop: int) -> Iterator[memoryview]:
         for chunk in self._ahead.chunks(fd, start, stop):
@@ -331,22 +290,6 @@ def _has_hole(fd: int, size: int) -> bool:
         return os.lseek(fd, 0, os.SEEK_HOLE) < size
     except OSError:
         return False
-
-
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each stretch of data in a file on the host."""
-    start = 0
-    while start < size:
-        try:
-            start = os.lseek(fd, start, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        stop = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        if stop > start:
-            yield start, stop
-        start = max(stop, start + 1)
 
 
 def _complete_name(error: OSError, directory: bytes) -> None:

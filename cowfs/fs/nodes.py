@@ -36,7 +36,6 @@ from ..errors import (
     StaleFileError,
     TooManyLinksError,
 )
-from ..limits import MIB
 from .inode import (
     COUNTER,
     DATA,
@@ -70,9 +69,6 @@ from .inode import (
     unpack_entry,
     unpack_inode,
 )
-
-CHUNK = 4 * MIB
-"""Bytes that go through memory at a time: enough records to keep every core busy."""
 
 _ACCESS_DAY_NS = 24 * 3600 * 1_000_000_000
 """How long a time of access may be too old."""

@@ -32,6 +32,14 @@ def test_what_was_written_is_read(device: Device) -> None:
     device.flush()
 
 
+def test_what_is_in_memory_is_read_without_waiting(device: Device) -> None:
+    device.write(0, b"x" * 8192)  # in the host's page cache, just now
+    assert device.read_now(100, 4096) == b"x" * 4096
+    if isinstance(device, FileDevice):
+        with pytest.raises(BlockingIOError):
+            device.read_now(8000, 4096)
+
+
 def test_reads_are_short_only_at_the_end(device: Device) -> None:
     device.resize(100)
     assert len(device.read(90, 50)) == 10

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "cowfs"
 # One line a layer, lowest first. A package (cowfs/cli/) stands here under its own name.
 # `__init__` is the public library: front ends use it, the engine never does.
 LAYERS = [
-    "errors limits report sizes",
+    "errors limits report sizes host",
     "direct device",
     "codec",
     "format",
@@ -24,6 +24,7 @@ LAYERS = [
     "blockio blob treediff",
     "log reaper catalog session parameters recovery version transaction commit engine",
     "kv fs volume diff stream check usage",
+    "writeback",
     "store",
     "__init__",
     "control",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +174,149 @@ def test_a_volume_keeps_its_bytes_when_free_runs_have_become_shorter(
     assert volume.pread(40_000, 0) == expected
     store.destroy("disk@before")
     assert_sound(store)
+
+
+@pytest.mark.parametrize("record_size", [4096, 65536, 1 << 20])
+def test_a_small_write_rewrites_one_record(store: cowfs.Store, record_size: int) -> None:
+    volume = store.create("v", "volume", 8 << 20, record_size)
+    assert volume.record_size == store["v"].record_size == record_size
+    volume.pwrite(noise(8 << 20), 0)
+    store.snapshot("v@x")
+    with store.transaction() as tx:
+        tx["v"].pwrite(b"x", 5_000_000)
+        written = store.io.writer.written
+    assert record_size <= written <= record_size + 10 * store.io.block_size
+    (change,) = store.diff("v@x", "v")
+    assert change.start is not None and change.stop is not None
+    assert change.stop - change.start == record_size
+    clone = store.clone("v@x", "w")
+    assert clone.record_size == record_size
+    assert clone.pread(8 << 20, 0) == noise(8 << 20)
+    assert_sound(store)
+
+
+@pytest.mark.parametrize("size", [0, 2048, 4097, 12_288, 2 << 20, "4K"])
+def test_other_record_sizes_are_refused(store: cowfs.Store, size: Any) -> None:
+    with pytest.raises(cowfs.UsageError, match=r"4K, 8K, .* 512K, 1M"):
+        store.create("v", "volume", 1000, size)
+    with pytest.raises(cowfs.UsageError, match="only a volume"):
+        store.create("v", "kv", record_size=4096)
+    assert list(store) == []
+
+
+def test_a_record_is_no_smaller_than_a_block(make_store: Any) -> None:
+    store = make_store(block_size=65536)
+    with pytest.raises(cowfs.UsageError, match="allowed in this image are 64K"):
+        store.create("v", "volume", 1000, 4096)
+    assert store.create("v", "volume", 1000).record_size == 65536
+
+
+def test_a_view_keeps_the_size_of_its_moment(store: cowfs.Store) -> None:
+    volume = store.create("v", "volume", 5000)
+    with store.at("v") as view:
+        volume.resize(9000)
+        assert (view.size, volume.size) == (5000, 9000)
+        assert view.pread(9000, 0) == bytes(5000)
+
+
+def test_records_that_lie_side_by_side_are_read_together(make_store: Any) -> None:
+    device = CountingDevice()
+    store = make_store(device)
+    volume = store.create("v", "volume", 4 << 20, 4096)
+    volume.pwrite(noise(1 << 20), 0)
+    volume.pwrite(noise(4096, 7), 500_000 // 4096 * 4096)
+    store.io.cache.clear()
+    device.reads = 0
+    expected = bytearray(noise(1 << 20))
+    expected[499_712 : 499_712 + 4096] = noise(4096, 7)
+    assert volume.pread(1 << 20, 0) == expected
+    assert device.reads < 20
+
+
+def test_a_damaged_record_among_sound_ones_is_found(store: cowfs.Store) -> None:
+    volume = store.create("v", "volume", 1 << 20, 4096)
+    volume.pwrite(noise(1 << 20), 0)
+    at = store.device.read(0, store.device.size()).index(noise(1 << 20)[409_600:409_700])
+    store.io.cache.clear()
+    store.device.write(at, b"damage")
+    with pytest.raises(cowfs.CorruptionError, match="checksum"):
+        volume.pread(1 << 20, 0)
+    assert volume.pread(409_600, 0) == noise(1 << 20)[:409_600]
+
+
+class CountingDevice(MemoryDevice):
+    """Counts reads."""
+
+    reads = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.reads += 1
+        return super().read(offset, length)
+
+
+# --- files on the host --------------------------------------------------------------------------
+
+
+def sparse_file(path: Path, size: int, *data: tuple[int, bytes]) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, part in data:
+            file.seek(offset)
+            file.write(part)
+    return path
+
+
+def test_copies_to_and_from_files_keep_bytes_holes_and_size(
+    store: cowfs.Store, tmp_path: Path
+) -> None:
+    data = (10 << 20, noise(1 << 20)), (100 << 20, b"x"), ((1 << 30) + 1, b"end")
+    raw = sparse_file(tmp_path / "raw", (1 << 30) + 5000, *data)
+    volume = store.create("v", "volume", 2 << 30)
+    volume.pwrite(noise(5000), 900 << 20)
+    steps: list[tuple[int, int]] = []
+    volume.copy_in(raw, progress=lambda done, total: steps.append((done, total)))
+    assert volume.size == raw.stat().st_size
+    assert steps[-1] == (volume.size, volume.size)
+    assert steps == sorted(steps)
+    assert volume.pread(5000, 900 << 20) == bytes(5000)
+    assert store.list()[0].stored < 2 << 20
+    copy = tmp_path / "copy"
+    copy.write_bytes(noise(3 << 20))
+    with store.at("v") as view:
+        view.copy_out(copy)
+    assert copy.stat().st_size == raw.stat().st_size
+    assert copy.stat().st_blocks * 512 < 2 << 20
+    with raw.open("rb") as one, copy.open("rb") as other:
+        for start, length in ((0, 11 << 20), (100 << 20, 4096), (900 << 20, 5000), (1 << 30, 5000)):
+            one.seek(start)
+            other.seek(start)
+            assert one.read(length) == other.read(length)
+    assert_sound(store)
+
+
+def test_a_copy_to_what_cannot_have_holes_has_every_byte(
+    store: cowfs.Store, tmp_path: Path
+) -> None:
+    volume = store.create("v", "volume", 50_000)
+    volume.pwrite(b"middle", 25_000)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(fifo.read_bytes)
+        volume.copy_out(fifo)
+        assert reader.result() == bytes(25_000) + b"middle" + bytes(24_994)
+
+
+def test_what_no_volume_can_be_a_copy_of_is_refused(store: cowfs.Store, tmp_path: Path) -> None:
+    volume = store.create("v", "volume", 1000)
+    volume.pwrite(b"old", 0)
+    (tmp_path / "empty").touch()
+    with pytest.raises(cowfs.UsageError, match="is empty"):
+        volume.copy_in(tmp_path / "empty")
+    with pytest.raises(cowfs.UsageError, match="from a file or a disk"):
+        volume.copy_in("/dev/null")
+    with pytest.raises(IsADirectoryError):
+        volume.copy_in(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        volume.copy_in(tmp_path / "nothing")
+    assert (volume.size, volume.pread(3, 0)) == (1000, b"old")

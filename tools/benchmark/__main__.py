@@ -20,6 +20,7 @@ from benchmark import (
     machine,
     maps,
     mount,
+    nbd,
     pause,
     profiles,
     scale,
@@ -323,6 +324,29 @@ def mount_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -
             races=races,
             figures=figures,
             notes=mount.NOTES,
+        ),
+        json_file,
+    )
+
+
+@main.command("nbd")
+@click.option(
+    "--mib", default=1_024, show_default=True, type=click.IntRange(min=16), help="Size of volumes."
+)
+@rounds_option
+@common
+def nbd_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -> None:
+    """Volumes over NBD beside qemu-nbd with qcow2; needs fio and qemu-utils."""
+    with workplace(parent) as (directory, progress):
+        races = nbd.race(mib << 20, rounds, directory, progress)
+        figures = [nbd.snapshots(mib << 20, directory, progress)]
+    finish(
+        Report(
+            title=f"nbd, volumes of {mib:,} MiB, {rounds} rounds",
+            machine=[*machine.describe(parent), f"cowfs {cowfs.__version__}, LZ4"],
+            races=races,
+            figures=figures,
+            notes=nbd.NOTES,
         ),
         json_file,
     )

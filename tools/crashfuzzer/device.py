@@ -110,6 +110,9 @@ class RecordingDevice:
     def sparse(self, offset: int, length: int) -> bool:
         return False
 
+    def read_now(self, offset: int, length: int) -> bytes:
+        return self.read(offset, length)
+
     def resize(self, size: int) -> None:
         self._change(Resize(size))
 

@@ -1,0 +1,16 @@
+"""`cowfs serve`: volumes as network block devices (NBD), for virtual machines and the kernel.
+
+In the order of reading:
+
+- `protocol`: every structure on the wire, declared once
+- `negotiation`: the handshake as a state machine without I/O
+- `connection`: bytes in, requests out, replies back
+- `exports`: what is served, and when it is committed
+- `server`: listening, and an orderly end
+
+How writes are gathered and stored is `cowfs.writeback`'s business; nothing here knows of records.
+"""
+
+from .server import listen_tcp, listen_unix, names_to_serve, serve, tls_context
+
+__all__ = ["listen_tcp", "listen_unix", "names_to_serve", "serve", "tls_context"]
