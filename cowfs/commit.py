@@ -41,6 +41,7 @@ from .format import (
     group_key,
 )
 from .log import Log, write_superblock
+from .reaper import release
 from .space import pack_runs
 from .version import Version, Versions
 
@@ -222,6 +223,10 @@ class Committer:
         for group, value in list(groups):
             write_value(self.io, tree, group_key(group), value)
         tree.delete_range(group_key(-(-self.io.space.total // limits.GROUP_BLOCKS)))
+        # A group with many counts may have been a tree of records, where free space was in pieces.
+        dropped, ledger.dropped = ledger.dropped, []
+        for ref in dropped:
+            release(self.io, ledger, [(ref, 0)], limits.REAP_BLOCKS)
         tree.flush(self.io.writer)
         return tree.fork()
 

@@ -36,8 +36,6 @@ NORMAL, DELETING, DESTROYING = range(3)
 _SMALL_RUN = 64
 _LARGE_RUN = 256
 _GROW_STEP = 256
-_WRITE_AHEAD_LIMIT = 1 << 20
-"""Transactions that wrote less than so many bytes get runs that were written before."""
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
@@ -164,7 +162,7 @@ class Space:
         if not length:
             raise self._full()
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
-        if written < _WRITE_AHEAD_LIMIT:
+        if log:
             self._write_ahead(start, length)
         try:
             self.bitmap.set(start, length)
@@ -207,8 +205,8 @@ class Space:
         return old, blocks
 
     def _write_ahead(self, start: int, length: int) -> None:
-        """Have a run written with zeros where the host has not allocated it yet: for a small
-        transaction and those that follow, whose flushes then cost half."""
+        """Have a run written with zeros where the host has not allocated it yet: for the small
+        transactions to come, whose flushes then cost half."""
         at, size = start * self.block_size, length * self.block_size
         if self.device.sparse(at, size):
             with contextlib.suppress(OutOfSpaceError):  # of the host; who writes there will see

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 import cowfs
+from cowfs.blockio import BlockIO
 from cowfs.device import MemoryDevice
 
+from ..conftest import MakeStore
 from ..plain import assert_sound, noise, reopened
 
 MIB = 1 << 20
@@ -56,3 +60,20 @@ def test_holes_are_made_in_free_space_only() -> None:
     assert_sound(store)
     for number in range(1, 20, 2):
         assert store["a"][b"%02d" % number] == noise(3 * MIB, number)
+
+
+def test_groups_with_many_counts_are_replaced_where_free_space_is_in_pieces(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their items are trees of records then, and each checkpoint gives back those before."""
+    monkeypatch.setattr(BlockIO, "record_size", lambda self: self.block_size)
+    store = make_store(node_size=4096, compression="none")
+    store.create("a").load_sorted((b"%05d" % n, noise(1000, n)) for n in range(3000))
+    store.snapshot("a@x")
+    store["a"].update((b"%05d" % n, noise(1000, n)) for n in range(0, 3000, 100))
+    assert len(store.io.space.shared) > 512
+    for number in range(4):
+        with store.transaction() as tx:
+            tx["a"][b"%d" % number] = b"v"
+            tx.checkpoint = True
+        assert_sound(store)
