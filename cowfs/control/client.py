@@ -35,7 +35,8 @@ def open_store(image: str | os.PathLike[str], flag: str = "r") -> Store | Remote
                     continue  # it was about to end, and has let go of the image
                 raise
             except OSError:
-                pass  # nobody listens
+                if attempt + 1 < _ATTEMPTS:
+                    continue  # nobody listens, or not any more: it may have ended in between
             else:
                 return remote
             raise
