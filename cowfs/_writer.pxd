@@ -25,7 +25,8 @@ cdef class BlockWriter:
     cdef public uint64_t written
     cdef public bint proving
     cdef public bint bulk
-    cdef public bint logging
+    cdef bint logging
+    cdef bint in_log
     cdef int incompressible
     cdef int skip
 

@@ -80,6 +80,22 @@ cdef class BlockWriter:
         if self.end > self.cursor:
             self.space.give_back(self.cursor, self.end - self.cursor)
         self.cursor = self.end = self.segment = self.buffered = 0
+        self.in_log = False
+
+    def enter_log(self):
+        """Go on in a run that the host has allocated, and that is kept for the log."""
+        if not self.in_log:
+            self.finish_run()
+        self.logging = True
+
+    def leave_log(self):
+        """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
+        if self.in_log and not self.logging:
+            self.drain()
+            self.close_segment()
+            self.space.keep_for_log(self.cursor, self.end - self.cursor)
+            self.cursor = self.end = self.segment = self.buffered = 0
+            self.in_log = False
 
     def take(self, Py_ssize_t blocks):
         """Make the current run hold at least `blocks` more, if need be by starting another."""
@@ -89,6 +105,7 @@ cdef class BlockWriter:
         start, length = self.space.take_run(blocks, self.written, log=self.logging)
         self.cursor = self.segment = self.buffered = start
         self.end = start + length
+        self.in_log = self.logging
 
     def drain(self):
         """Write the buffer to the device."""
@@ -146,6 +163,7 @@ cdef class BlockWriter:
             self.space.give_back(start, length)
         if self.end > self.cursor:
             self.space.give_back(self.cursor, self.end - self.cursor)
+        self.in_log = False
         self.cursor = self.end = self.segment = self.buffered = 0
         self.segments = []
         self.runs = []

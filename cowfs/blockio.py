@@ -150,6 +150,8 @@ class BlockIO:
         lengths = [len(record) for record in records]
         encoded = self.encoder.encode_many(records)
         pointers = []
+        if sum(lengths) > limits.LOG_SHARE:
+            writer.leave_log()
         writer.bulk = sum(lengths) >= limits.BULK
         try:
             for length, (compression, stored, digest) in zip(lengths, encoded, strict=True):

@@ -154,7 +154,7 @@ class Committer:
     def commit_operations(self, tx: Transaction) -> None:
         """The small commit: the record, and what does not fit in it right behind."""
         tx.prepare_space()
-        self.io.writer.logging = True
+        self.io.writer.enter_log()
         operations = tx.ledger.operations
         packed, overflow = operations.packed(), []
         if len(packed) > self.io.block_size - _RECORD_REST:
@@ -246,6 +246,9 @@ class Committer:
         catalog: bytes = NO_REF,
         space: bytes = NO_REF,
     ) -> CommitRecord:
+        # Records lie close together: one that is damaged is told from one that was never written by
+        # those behind it (log._check_end).
+        self.io.writer.enter_log()
         return CommitRecord(
             uuid=self.log.superblock.uuid,
             txid=tx.txid,

@@ -60,6 +60,9 @@ ONE_FLUSH_LIMIT = 4 * MIB
 """A transaction that wrote more than this is flushed before its commit record is written: the
 second flush is lost in the noise, and opening need not verify the blocks."""
 
+LOG_SHARE = 256 * KIB
+"""What places more than so many bytes at once leaves the run that is kept for the log."""
+
 BULK = 2 * MIB
 """Records that come in so many bytes together, as those of a large value do, are written behind
 (`Device.write_behind`): past the host's page cache, which is of more use to everything else."""

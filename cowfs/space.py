@@ -254,6 +254,14 @@ class Space:
         self.retired.append((txid, packed))
         self.pending_blocks += packed_blocks(packed)
 
+    def keep_for_log(self, start: int, length: int) -> None:
+        """What is left of a run that was taken for the log."""
+        if 0 < length < _SMALL_RUN // 4:
+            self.give_back(start, length)
+        elif length:
+            # One assignment, so that no interrupt comes between this and the caller's next step.
+            self.log_runs = [*self.log_runs, (start, length)]
+
     def release_log(self) -> None:
         """Keep nothing for the log."""
         while self.log_runs:

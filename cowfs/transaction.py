@@ -301,6 +301,8 @@ class Transaction:
         """Store all that memory holds and the device does not, and what became of space."""
         self.ledger.settle()
         self._open_heads()
+        if self.io.cache.dirty.bytes > limits.LOG_SHARE:
+            self.io.writer.leave_log()
         for root, _ in list(self._open.values()):
             self._stored_root(root.name)
         self._release_dropped()
@@ -376,6 +378,7 @@ class Transaction:
         self.ledger.operations.give_up()
         self.prepare_space()
         self._open_heads()
+        self.io.writer.leave_log()
         for _, tree in self._open.values():
             tree.flush(self.io.writer)
         self.note_size()
