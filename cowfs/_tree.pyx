@@ -962,6 +962,7 @@ cdef class Tree:
         if self.root is None:
             self.stored_ref = None
         elif self.root.dirty:
+            self.version += 1  # whoever holds a dirty node finds its place again
             self.root = self.store_node(self.root, writer)
             self.reference(self.root, reference, writer.block_size)
             self.stored_ref = PyBytes_FromStringAndSize(<char*>reference, REF)

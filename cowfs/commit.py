@@ -148,7 +148,7 @@ class Committer:
         space = self.io.space
         if not space.limit:
             return True
-        blocks = 2 * (self.io.cache.dirty.bytes // self.io.block_size) + 64
+        blocks = 2 * (self.io.cache.dirty.bytes // min(self.io.block_size, 4096)) + 64
         return space.free - space.reserve > blocks
 
     def commit_operations(self, tx: Transaction) -> None:
@@ -174,7 +174,7 @@ class Committer:
         ledger, writer, log, space = tx.ledger, self.io.writer, self.log, self.io.space
         tx.store_trees()
         checkpoint = tx.checkpoint or log.due or log.txid == 0 or self._log_crowds()
-        if not (checkpoint or tx.catalog.tree.version or writer.written):
+        if not (checkpoint or self.unstored or tx.catalog.tree.version or writer.written):
             return
         tx.prepare_space()
         catalog_ref = tx.catalog.tree.flush(writer) or NO_REF
@@ -296,6 +296,7 @@ class Committer:
         here on, nobody can tell what reached the device, and the store takes no more writes until
         it is opened anew."""
         block = self.io.writer.record_block
+        self.check_sound()
         try:
             self.io.writer.write_record(data)
             self._publish(tx, record, heads, space_tree, data[-CHECKSUM_SIZE:])
@@ -394,6 +395,7 @@ class Committer:
             self.log.proven_txid = max(self.log.proven_txid, newest.flushed_txid)
 
     def _flush(self, consequence: str) -> None:
+        self.check_sound()  # what an earlier flush lost, this one would not bring back
         try:
             self.io.device.flush()
         except OSError as error:

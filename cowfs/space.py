@@ -125,6 +125,7 @@ class Space:
             try:
                 self.log_runs.pop()
                 if run[1] >= minimum:
+                    self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
                     return run
             except BaseException:  # an interrupt: nobody knows of the run
                 self.log_runs = [other for other in self.log_runs if other != run]
