@@ -68,10 +68,11 @@ cdef class Operations:
     cdef void append(self, int op, const uint8_t* key, Py_ssize_t klen,
                      const uint8_t* value, Py_ssize_t vlen) noexcept:
         cdef uint8_t* to = self.data + self.size
+        cdef uint16_t key_size = <uint16_t>klen, value_size = <uint16_t>vlen
         to[0] = <uint8_t>op
         to[1] = 0
-        (<uint16_t*>(to + 2))[0] = <uint16_t>klen
-        (<uint16_t*>(to + 4))[0] = <uint16_t>vlen
+        memcpy(to + 2, &key_size, 2)
+        memcpy(to + 4, &value_size, 2)
         if klen:
             memcpy(to + OP_SIZE, key, klen)
         if vlen:
