@@ -275,7 +275,10 @@ class Committer:
             if data is not None:
                 return data
         writer.drain()
-        self._flush("nothing of this transaction was kept")
+        with (
+            self._flushing
+        ):  # not while that of another thread fails, whose loss this one would miss
+            self._flush("nothing of this transaction was kept")
         record.runs, record.durable_txid = [], self.log.txid
         record.flags |= FLAG_FLUSHED
         data = record.pack(self.io.block_size)

@@ -34,6 +34,7 @@ class World:
     one_flush_limit: int = 100 * KIB
     log_records: int = 6
     unstored_records: int = 3
+    group_blocks: int = 8192
     reap_blocks: int = 5
     min_image_blocks: int = 300
     seed: int = 0
@@ -51,6 +52,7 @@ class World:
             one_flush_limit=chance.choice((40 * KIB, 150 * KIB, 4096 * KIB)),
             log_records=chance.choice((3, 6, 12)),
             unstored_records=chance.choice((2, 5, 100)),
+            group_blocks=chance.choice((64, 64, 8192)),
             reap_blocks=chance.choice((3, 10)),
             seed=seed,
         )
@@ -66,6 +68,7 @@ class World:
                 ONE_FLUSH_LIMIT=self.one_flush_limit,
                 LOG_RECORDS=self.log_records,
                 UNSTORED_RECORDS=self.unstored_records,
+                GROUP_BLOCKS=self.group_blocks,
                 REAP_BLOCKS=self.reap_blocks,
                 MIN_IMAGE_BLOCKS=self.min_image_blocks,
                 BULK=_BULK,
