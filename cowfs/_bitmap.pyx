@@ -34,7 +34,7 @@ cdef class Bitmap:
         self.resize(size)
 
     def resize(self, Py_ssize_t size):
-        """Grow: new bits are clear. Shrink: the bits beyond are forgotten."""
+        """Grow: new bits are clear, and their groups changed. Shrink: the bits beyond are forgotten."""
         cdef Py_ssize_t groups = (size + self.group_blocks - 1) // self.group_blocks
         cdef Py_ssize_t length = groups * self.group_blocks // 8
         if length < len(self.words):
@@ -44,7 +44,7 @@ cdef class Bitmap:
             del self.longest[groups:]
         else:
             self.words.extend(bytes(length - len(self.words)))
-            self.dirty.extend(bytes(groups - len(self.dirty)))
+            self.dirty.extend(b"\1" * (groups - len(self.dirty)))
             if self.longest:
                 self.longest[len(self.longest) - 1] = self.group_blocks
             self.longest.extend([self.group_blocks] * (groups - len(self.longest)))

@@ -54,6 +54,8 @@ _RECORD_REST = 1024
 """Bytes of a record's block that are left to other things than operations."""
 _INLINE_DELTA = 2048
 _OVERFLOW_EXTENT = 64 * limits.KIB
+_GROUP_COST = 4096
+"""More than releasing the largest item of the space map takes (see `reaper.release`)."""
 _MANY_COUNTS = 20_000
 """Changed counts beyond which a checkpoint is smaller than a delta."""
 
@@ -220,13 +222,16 @@ class Committer:
         freed = [*freed, ledger.own_freed_bytes()]
         changed = self.io.space.bitmap.clean()
         groups = self.io.space.checkpoint_groups(changed, freed, ledger.counts)
+        beyond = -(-self.io.space.total // limits.GROUP_BLOCKS)
         for group, value in list(groups):
             write_value(self.io, tree, group_key(group), value)
-        tree.delete_range(group_key(-(-self.io.space.total // limits.GROUP_BLOCKS)))
+        # Also if the image has grown again meanwhile: what is there now was stored before a shrink.
+        tree.delete_range(group_key(beyond))
         # A group with many counts may have been a tree of records, where free space was in pieces.
         dropped, ledger.dropped = ledger.dropped, []
         for ref in dropped:
-            release(self.io, ledger, [(ref, 0)], limits.REAP_BLOCKS)
+            if release(self.io, ledger, [(ref, 0)], _GROUP_COST) <= 0:
+                raise AssertionError("an item of the space map that takes more than one step")
         tree.flush(self.io.writer)
         return tree.fork()
 

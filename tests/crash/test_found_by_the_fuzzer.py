@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from crashfuzzer.case import Case, Crash
-from crashfuzzer.changes import Create, Destroy, Fill, Put
+from crashfuzzer.changes import (
+    Create,
+    Destroy,
+    Fill,
+    MakeDirectory,
+    Put,
+    Rename,
+    Snapshot,
+)
 from crashfuzzer.losses import Loss
-from crashfuzzer.steps import Abandon, Commit, Reclaim, Reopen
+from crashfuzzer.steps import Abandon, Commit, Cut, Reclaim, Reopen, Scribble
 from crashfuzzer.world import World
 
 
@@ -52,4 +60,41 @@ def test_an_image_keeps_its_end_while_something_is_destroyed_in_part() -> None:
         ),
         crash=Crash(epoch=60, losses=(Loss(number=1),)),
         further=(Reopen(),),
+    ).replay()
+
+
+def test_groups_that_were_cut_off_and_came_back_are_stored_anew() -> None:
+    """An image that shrinks and grows in one transaction: the map still told of the old blocks."""
+    Case(
+        world=World(
+            node_size=4096,
+            one_flush_limit=40960,
+            log_records=3,
+            unstored_records=100,
+            group_blocks=64,
+            reap_blocks=10,
+            seed=477344486,
+        ),
+        steps=(
+            Commit(changes=(Create(name="a"), Create(name="f"))),
+            Cut(changes=(Destroy(name="a"),), seed=506),
+            Commit(changes=(Snapshot(name="f@7"),)),
+            Commit(changes=(Snapshot(name="f@5"),), durable=False),
+            Reopen(),
+            Commit(changes=(Destroy(name="f@7"),), durable=False),
+            Scribble(),
+            Commit(changes=(Create(name="w"),), durable=False),
+            Cut(changes=(Destroy(name="f@5"),), durable=False, seed=340),
+            Commit(changes=(Snapshot(name="f@0"),), durable=False),
+            Commit(changes=(Rename(old="w", new="v"),), durable=False),
+            Commit(changes=(Destroy(name="v"),), durable=False),
+        ),
+        crash=Crash(epoch=32),
+        further=(
+            Commit(
+                changes=(MakeDirectory(name="f", path=b"/d"),),
+                durable=False,
+            ),
+            Reopen(),
+        ),
     ).replay()

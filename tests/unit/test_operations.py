@@ -41,7 +41,7 @@ def test_a_run_that_was_kept_for_the_log_changes_its_group_when_it_is_used() -> 
 
 
 def test_a_load_whose_input_writes_elsewhere_loses_nothing(make_store: MakeStore) -> None:
-    """What is dirty is stored meanwhile, so that the leaf at hand is no part of the tree any more."""
+    """What is dirty is stored meanwhile: the leaf at hand is no part of the tree any more."""
     store = make_store(cache=1 << 20)
     store.create("a")
     store.create("index")
