@@ -131,6 +131,7 @@ def test_snapshots_while_a_client_writes_have_what_it_flushed(image: str, cowfs:
     offsets = range(0, SIZE, 40960)
     flushed = 0
     stop = threading.Event()
+    rounds = threading.Semaphore(0)
 
     def write() -> None:
         nonlocal flushed
@@ -141,6 +142,7 @@ def test_snapshots_while_a_client_writes_have_what_it_flushed(image: str, cowfs:
                     assert client.request(Command.WRITE, offset, data=bytes([number]) * 4096) == 0
                 assert client.request(Command.FLUSH) == 0
                 flushed = number
+                rounds.release()
                 if number == 250:
                     return
 
@@ -149,6 +151,7 @@ def test_snapshots_while_a_client_writes_have_what_it_flushed(image: str, cowfs:
         asked = []
         try:
             for number in range(5):
+                assert rounds.acquire(timeout=60)
                 asked.append(flushed)
                 cowfs("snapshot", image, f"disk@live{number}")
         finally:
