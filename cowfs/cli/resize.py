@@ -6,7 +6,7 @@ import logging
 
 import click
 
-import cowfs
+from cowfs.control import RemoteStore, open_store
 
 from .arguments import Size, dataset_argument, image_argument
 from .command import command
@@ -20,8 +20,11 @@ log = logging.getLogger(__name__)
 @dataset_argument()
 @click.argument("size", type=Size(), metavar="SIZE")
 def run(image: str, dataset: str, size: int) -> None:
-    with cowfs.open(image, "w") as store:
+    with open_store(image, "w") as store:
         need_head(dataset)
         need_datasets(store, dataset)
-        need_volume(store[dataset], dataset).resize(size)
+        if isinstance(store, RemoteStore):
+            store.resize(dataset, size)
+        else:
+            need_volume(store[dataset], dataset).resize(size)
     log.info("%s: %s has %d bytes now", image, dataset, size)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import click
 
 import cowfs
+from cowfs import Store
+from cowfs.control import Holder, listen
 from cowfs.errors import UsageError
 
 from .arguments import dataset_argument, image_argument
@@ -21,7 +25,7 @@ from .command import command
     "Serve volumes as network block devices (NBD).\n\n"
     "Without DATASET, all volumes of the image. An export has the name of its volume or snapshot; "
     "snapshots are read-only. Prints the address of each and serves until Ctrl-C or SIGTERM; all "
-    "that was written is on the disk then.",
+    "that was written is on the disk then. Other commands work meanwhile: they ask this one.",
 )
 @image_argument
 @dataset_argument("names", "[DATASET[@NAME]...]", nargs=-1)
@@ -43,7 +47,15 @@ def run(
     tls_key: str | None,
     tls_ca: str | None,
 ) -> None:
-    from cowfs.serve import listen_tcp, listen_unix, names_to_serve, serve, tls_context
+    from cowfs.serve import (
+        Exports,
+        ServingHolder,
+        listen_tcp,
+        listen_unix,
+        names_to_serve,
+        serve,
+        tls_context,
+    )
 
     if path is not None and port is not None:
         raise UsageError("--socket and --port: choose one")
@@ -54,7 +66,7 @@ def run(
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     only_snapshots = bool(names) and all("@" in name for name in names)
     with cowfs.open(image, "r" if only_snapshots else "w") as store:
-        exports = names_to_serve(store, names)
+        exports = Exports(store, names_to_serve(store, names))
         if port is not None:
             listener = listen_tcp(port)
         else:
@@ -62,15 +74,32 @@ def run(
             listener = listen_unix(path)
 
         def ready() -> None:
-            for name in exports:
+            for name in exports.volumes:
                 print(address(listener, name, context is not None), flush=True)
 
         try:
-            serve(store, exports, listener, context, ready=ready)
+            with control(store, ServingHolder(exports)):
+                serve(exports, listener, context, ready=ready)
         finally:
             listener.close()
             if path is not None:
                 os.unlink(path)
+
+
+@contextlib.contextmanager
+def control(store: Store, holder: Holder) -> Iterator[None]:
+    """Have other commands ask this process; at the end, close the store."""
+    server = None if store.readonly else listen(store, holder)  # many may read
+    try:
+        yield
+    finally:
+        if server is not None:
+            server.pause()
+        try:
+            store.close()
+        finally:
+            if server is not None:
+                server.close()
 
 
 def address(listener: socket.socket, name: str, secure: bool) -> str:

@@ -123,6 +123,10 @@ class RemoteStore:
         """As Store.create."""
         self._ask("create", name=name, kind=kind, size=size, record_size=record_size)
 
+    def resize(self, name: str, size: int) -> None:
+        """As Volume.resize."""
+        self._ask("resize", name=name, size=size)
+
     def rename(self, old: str, new: str) -> None:
         """As Store.rename."""
         self._ask("rename", old=old, new=new)

@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from cowfs import Change, Entry, Report, SpaceReport, Store, Transaction
-from cowfs.errors import UsageError
+from cowfs import Change, Entry, Report, SpaceReport, Store, Transaction, Volume
+from cowfs.errors import KindError, UsageError
 from cowfs.store import Progress
 
 
@@ -84,10 +84,18 @@ class Holder:
         with self.exclusively():
             self.store.create(name, kind, size, record_size)
 
+    def resize(self, name: str, size: int) -> None:
+        """As Volume.resize."""
+        self.check_unused(name)
+        with self._changes() as tx:
+            volume = tx[name]
+            if not isinstance(volume, Volume):
+                raise KindError(f"{name} is no volume (kind volume); see 'cowfs list'")
+            volume.resize(size)
+
     def rename(self, old: str, new: str) -> None:
         """As Store.rename."""
-        if "@" not in old:
-            self.check_unused(old)
+        self.check_unused(old)
         with self.exclusively():
             self.store.rename(old, new)
 

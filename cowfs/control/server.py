@@ -153,6 +153,8 @@ class Server:
                 "record_size": record_size,
             }:
                 return holder.create(name, kind, size, record_size)
+            case "resize", {"name": str(name), "size": int(size)}:
+                return holder.resize(name, size)
             case "rename", {"old": str(old), "new": str(new)}:
                 return holder.rename(old, new)
             case "snapshot", {"names": list(names)}:

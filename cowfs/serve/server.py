@@ -115,8 +115,7 @@ def names_to_serve(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def serve(
-    store: Store,
-    names: Sequence[str],
+    exports: Exports,
     listener: socket.socket,
     context: ssl.SSLContext | None = None,
     *,
@@ -132,7 +131,7 @@ def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        server = Server(Exports(store, names), listener, context)
+        server = Server(exports, listener, context)
         try:
             await server.start()
             ready()
