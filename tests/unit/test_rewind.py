@@ -6,7 +6,8 @@ import pytest
 
 import cowfs
 from cowfs.device import MemoryDevice
-from cowfs.log import read_superblocks
+from cowfs.format import unpack_record
+from cowfs.log import follow, lead_back, read_superblocks
 from cowfs.rewind import examine, rewind_device
 
 from ..devices import copy_device, device_of
@@ -80,3 +81,18 @@ def test_a_checkpoint_with_a_damaged_block_is_refused(case: tuple[bytes, States]
 def test_an_unknown_superblock_is_named(case: tuple[bytes, States]) -> None:
     with pytest.raises(cowfs.NotFoundError, match="no superblock 99999; there are"):
         rewind_device(device_of(case[0]), 99999)
+
+
+def test_interrupted_before_its_checkpoint_it_never_leads_to_a_later_record(
+    case: tuple[bytes, States],
+) -> None:
+    newest = read_superblocks(device_of(case[0]))[0]
+    device = device_of(case[0])
+    log = follow(device, newest, lambda record: None, alone=True)
+    lead_back(device, log, newest, newest.total_blocks)
+    assert read_superblocks(device)[0].sequence == newest.sequence + 1
+    assert unpack_record(device.read(log.next_block * BLOCK, BLOCK)) is None
+    assert rewind_device(device, newest.sequence + 1).txid == newest.txid
+    with cowfs.open_device(device, readonly=True) as store:
+        assert_sound(store)
+        assert contents(store) == case[1][newest.txid]
