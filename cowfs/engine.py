@@ -31,7 +31,7 @@ from .commit import Committer
 from .device import Device
 from .errors import BusyError, ClosedError, OutOfSpaceError, ReadOnlyError
 from .format import CHECKSUM_SIZE, KNOWN_READ_ONLY, Superblock
-from .log import Log, follow, read_superblocks, settle
+from .log import Log, beyond_all, follow, lead_back, read_superblocks, settle
 from .parameters import Parameters
 from .recovery import Recovery, replay
 from .session import FixedSession, Session
@@ -448,6 +448,36 @@ class Engine(ABC):
         )
         if found.operations:
             engine._replay(found.operations)
+        return engine
+
+    @classmethod
+    def load_checkpoint(
+        cls, device: Device, superblock: Superblock, newest: Superblock | None = None
+    ) -> Self:
+        """Open an image as of the checkpoint of any superblock, without what the log holds after
+        it: for reading, or, given the newest superblock, to go on from there for good.
+
+        Then transactions get numbers that none had before: records of abandoned ones stay on the
+        image, and must not pass for later ones.
+        """
+        found = Recovery(device, superblock)
+        log = follow(device, superblock, found.visit, alone=True)
+        if newest is not None:
+            lead_back(device, log, newest, found.io.space.total)
+            log.txid = log.proven_txid = beyond_all(newest)
+        engine = cls(
+            device,
+            superblock,
+            log,
+            found.io.space,
+            found.catalog_ref,
+            found.space_ref,
+            readonly=newest is None,
+            cache_size=limits.DEFAULT_CACHE,
+        )
+        if newest is not None:
+            with engine.transaction() as tx:
+                tx.checkpoint = True
         return engine
 
     def _replay(self, packed: list[bytes]) -> None:

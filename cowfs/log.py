@@ -117,8 +117,15 @@ def read_superblocks(device: Device) -> list[Superblock]:
     return [found[sequence] for sequence in sorted(found, reverse=True)]
 
 
-def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord], None]) -> Log:
-    """Walk the chain from the superblock's checkpoint to its end, and `visit` each record.
+def follow(
+    device: Device,
+    superblock: Superblock,
+    visit: Callable[[CommitRecord], None],
+    *,
+    alone: bool = False,
+) -> Log:
+    """Walk the chain from the superblock's checkpoint to its end, and `visit` each record; with
+    `alone` the checkpoint only, and an image that was made shorter since is none cut short.
 
     Raises FormatError where the image is cut short, CorruptionError where the checkpoint is gone
     or a record in the middle of the chain.
@@ -142,6 +149,8 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
         ):
             break
         chain.append((block, record, data))
+        if alone:
+            break
         block, previous = record.next_block, data[-CHECKSUM_SIZE:]
     if not chain or not chain[0][1].flags & FLAG_CHECKPOINT:
         if device.size() < superblock.total_blocks * block_size:
@@ -150,14 +159,16 @@ def follow(device: Device, superblock: Superblock, visit: Callable[[CommitRecord
                 f"{superblock.total_blocks * block_size:,} at the last checkpoint"
             )
         raise CorruptionError("", superblock.record_block, "the checkpoint record is damaged")
-    _check_end(device, superblock, chain[-1][1])
+    if not alone:
+        _check_end(device, superblock, chain[-1][1])
     durable = max(superblock.durable_txid, *(record.durable_txid for _, record, _ in chain))
     log = Log(superblock, 0, b"", 0)
     log.proven_txid = superblock.durable_txid
     for block, record, data in chain:
         if record.txid > durable and not _landed(device, record, block_size):
             break
-        if record.txid <= durable and device.size() < record.total_blocks * block_size:
+        short = device.size() < record.total_blocks * block_size
+        if record.txid <= durable and short and not alone:
             raise FormatError(
                 f"{device.name}: cut short: {device.size():,} bytes, "
                 f"{record.total_blocks * block_size:,} expected"
@@ -217,9 +228,7 @@ def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> No
     itself, or through which the superblock leads to it.
     """
     block_size = log.superblock.block_size
-    tail = device.read(log.next_block * block_size, block_size)
-    if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
-        device.write(log.next_block * block_size, bytes(block_size))
+    _wipe_next(device, log)
     if device.size() < total_blocks * block_size:
         device.resize(total_blocks * block_size)
     device.flush()
@@ -228,6 +237,33 @@ def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> No
         write_superblock(device, log.superblock)
         device.flush()
         log.proven_txid = log.txid
+
+
+def lead_back(device: Device, log: Log, newest: Superblock, total_blocks: int) -> None:
+    """Make openers find the checkpoint where `log` ends, and nothing after it.
+
+    The superblock comes first: as long as the next record is there, it leads to the newest commit.
+    """
+    if device.size() < total_blocks * log.superblock.block_size:
+        device.resize(total_blocks * log.superblock.block_size)
+    log.superblock = replace(log.superblock, sequence=newest.sequence + 1)
+    write_superblock(device, log.superblock)
+    device.flush()
+    _wipe_next(device, log)
+    device.flush()
+
+
+def beyond_all(newest: Superblock) -> int:
+    """A transaction number that no record on the image has reached, whatever is damaged."""
+    return max(newest.txid, newest.durable_txid) + _LONGEST
+
+
+def _wipe_next(device: Device, log: Log) -> None:
+    """See to it that no record follows the last one."""
+    block_size = log.superblock.block_size
+    tail = device.read(log.next_block * block_size, block_size)
+    if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
+        device.write(log.next_block * block_size, bytes(block_size))
 
 
 def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:

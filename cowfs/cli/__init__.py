@@ -28,6 +28,7 @@ SECTIONS = {
         "df": "Show where the space of an image went.",
         "check": "Verify every structure, count and checksum.",
         "scrub": "Verify every checksum.",
+        "rewind": "Go back to an older checkpoint of a damaged image.",
         "dump": "Show structures on the image, for people who debug.",
     },
     "Datasets and snapshots": {

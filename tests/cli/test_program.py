@@ -113,6 +113,7 @@ USES = [
     ["df", "IMAGE"],
     ["check", "IMAGE"],
     ["scrub", "IMAGE"],
+    ["rewind", "IMAGE"],
     ["dump", "IMAGE", "superblocks"],
     ["create", "IMAGE", "a"],
     ["snapshot", "IMAGE", "a@x"],

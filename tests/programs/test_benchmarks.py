@@ -169,7 +169,7 @@ def test_every_kernel_does_its_work(tmp_path: Path) -> None:
 
 def test_the_guard_tells_slower_from_faster_and_new() -> None:
     before = {"get": 1000.0, "put": 1000.0, "scan": 1000.0}
-    now = {"get": 1040.0, "put": 950.0, "scan": 1010.0, "new": 5.0}
+    now = {"get": 1090.0, "put": 910.0, "scan": 1010.0, "new": 5.0}
     found = {each.kernel: each for each in guard.compare(now, {"here": before}, "here")}
     assert [name for name, each in found.items() if each.slower] == ["get"]
     assert [name for name, each in found.items() if each.faster] == ["put"]

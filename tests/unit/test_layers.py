@@ -26,6 +26,7 @@ LAYERS = [
     "kv fs volume diff stream check usage",
     "writeback",
     "store",
+    "rewind",
     "__init__",
     "control",
     "cli mount serve __main__",

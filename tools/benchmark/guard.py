@@ -1,8 +1,9 @@
 """Instructions of the kernels, compared with a committed baseline: slow-downs without a clock.
 
 valgrind counts what the program executes, so the machine's other work, its clock and its disk have
-no say; two runs differ by less than a thousandth. Compiler and interpreter do have a say, so the
-baseline is kept for each pair of them.
+no say; two runs on one machine differ by less than a thousandth. Compiler and interpreter do have a
+say, so the baseline is kept for each pair of them. The C library chooses its memcpy by the
+processor: the choice is taken from it, and what is left between machines is tolerated.
 """
 
 import json
@@ -21,8 +22,10 @@ from rich.table import Table
 from benchmark.kernels import KERNELS
 
 BASELINE = Path(__file__).with_name("baseline.json")
-TOLERANCE = 0.03
-"""More instructions than this part of the baseline's, and the guard fails."""
+TOLERANCE = 0.08
+"""More instructions than this part of the baseline's, and the guard fails. The same code and
+packages differed by 4.6 % between two machines, in a scan."""
+PLAIN_PROCESSOR = "glibc.cpu.hwcaps=-AVX2,-ERMS,-FSRM"
 COUNTED = "PyNumber_MatrixMultiply"
 """The function below which valgrind counts: see `kernels.Counted`."""
 
@@ -81,7 +84,7 @@ def count(directory: Path) -> Counts:
             directory,
         ],
         check=False,
-        env=os.environ | {"PYTHONHASHSEED": "0"},
+        env=os.environ | {"PYTHONHASHSEED": "0", "GLIBC_TUNABLES": PLAIN_PROCESSOR},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
