@@ -25,6 +25,9 @@ from cowfs import limits
 if sys.byteorder != "little":
     raise ImportError("cowfs needs a little-endian machine")
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(void* op)
+
 cdef extern from *:
     """#define prefetch(address) __builtin_prefetch(address)"""
     void prefetch(const void* address) noexcept
@@ -89,6 +92,12 @@ cdef inline uint64_t u64(const uint8_t* at) noexcept:
     return value
 
 
+cdef inline list untracked(list entries):
+    """A list of what cannot refer back to it, which the garbage collector need not look through."""
+    PyObject_GC_UnTrack(<void*>entries)
+    return entries
+
+
 @cython.no_gc
 cdef class Entry:
     """What the cache holds: something with a cost in bytes that can be dropped and read again."""
@@ -123,7 +132,7 @@ cdef class Cache:
     def __init__(self, Py_ssize_t limit):
         self.dirty = Meter()
         self.limit = limit
-        self.ring = []
+        self.ring = untracked([])
         self.by_block = {}
 
     cdef void admit(self, Entry entry):
@@ -162,7 +171,7 @@ cdef class Cache:
             del self.by_block[entry.block]
         entry.drop()
         if len(self.ring) > 2 * len(self.by_block) + 1024:
-            self.ring = [kept for kept in self.ring if (<Entry>kept).cached]
+            self.ring = untracked([kept for kept in self.ring if (<Entry>kept).cached])
 
     def record(self, uint64_t block, bytes checksum):
         """The data of a cached record, or None."""
@@ -385,7 +394,7 @@ cdef class Node(Entry):
         self.last = -2
         self.low = HEADER + 2 * n
         if base:
-            self.kids = [None] * n
+            self.kids = untracked([None] * n)
         self.build_heads()
         self.cost = size + ENTRY_OVERHEAD + (48 * n if base else 0)
         return None
@@ -415,7 +424,7 @@ cdef class Node(Entry):
         node.n = self.n
         node.last = self.last
         if self.level:
-            node.kids = list(kids)
+            node.kids = untracked(list(kids))
         node.copy_heads(self)
         return node
 
@@ -545,7 +554,7 @@ cdef class Node(Entry):
         self.n = at
         self.last = -2
         if self.level:
-            right.kids = self.kids[at:]
+            right.kids = untracked(self.kids[at:])
             del self.kids[at:]
         right.build_heads()
         self.build_heads()
@@ -575,7 +584,7 @@ cdef class Node(Entry):
         node.last = self.last
         node.copy_heads(self)
         if self.level:
-            node.kids = list(self.kids)
+            node.kids = untracked(list(self.kids))
         node.cost = size + ENTRY_OVERHEAD + (48 * self.n if self.level else 0)
         return node
 
@@ -717,7 +726,7 @@ cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter):
     node.level = level
     node.dirty = True
     node.last = -2
-    node.kids = [] if level else None
+    node.kids = untracked([]) if level else None
     node.heads_room = 128
     node.heads = <uint32_t*>malloc(4 * 128)
     if node.heads == NULL:

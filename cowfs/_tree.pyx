@@ -659,7 +659,8 @@ cdef class Tree:
                     node.level + 1, self.small, self.ledger.txid, self.cache.dirty)
                 parent.insert(0, key, 0, KIND_INLINE, reference, REF)
                 parent.insert(1, key, klen, KIND_INLINE, reference, REF)
-                parent.kids = [node, right]
+                parent.kids.append(node)
+                parent.kids.append(right)
                 self.root = parent
                 return 0
             depth -= 1

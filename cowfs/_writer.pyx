@@ -15,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.string cimport memcpy, memset
 
-cdef Py_ssize_t BUFFER = 1 << 20
+cdef Py_ssize_t BUFFER = 1 << 20  # behind the block of the record: as much as the longest run
 cdef int MAX_SKIP = 31
 
 
@@ -30,8 +30,8 @@ cdef class BlockWriter:
         self.compression = compression
         self.compress = compress
         self.checksum = checksum
-        self.room = BUFFER
-        self.buffer = bytearray(BUFFER)
+        self.room = BUFFER + self.block_size
+        self.buffer = bytearray(self.room)
         self.segments = []
         self.runs = []
 

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+from dataclasses import dataclass
 from typing import Protocol
 
 from .direct import DirectWriter
@@ -28,6 +29,10 @@ from .errors import (
 
 _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
+_SYNC_FILE_RANGE_WRITE = 2
+_MUCH = 1 << 20
+"""Bytes after which the host is told to write what it was given, so that it does so while more is
+packed, and a flush has less to wait for."""
 
 
 class Device(Protocol):
@@ -135,6 +140,7 @@ class FileDevice:
         self.name = path
         self.writable = writable
         self._behind: DirectWriter | None = None
+        self._given = _Given()
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
         if create:
             flags |= os.O_CREAT
@@ -221,13 +227,15 @@ class FileDevice:
         self._arrive(offset, len(data))
         try:
             done = os.pwrite(self._fd, data, offset)
-            if done == len(data):
-                return
-            view = memoryview(data)
-            while done < len(view):
-                done += os.pwrite(self._fd, view[done:], offset + done)
+            if done < len(data):
+                view = memoryview(data)
+                while done < len(view):
+                    done += os.pwrite(self._fd, view[done:], offset + done)
         except OSError as error:
             raise _explain(error, self.name, "write") from error
+        if self._given.note(offset, done):
+            _begin_writing(self._fd, self._given.low, self._given.high - self._given.low)
+            self._given = _Given()
 
     def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         if self._behind is None:
@@ -277,6 +285,39 @@ class FileDevice:
             self.close()
 
 
+class _Libc:
+    """What the os module has no function for; None where this host has none either."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        span = (ctypes.c_int64, ctypes.c_int64)
+        self.fallocate = getattr(library, "fallocate64", getattr(library, "fallocate", None))
+        if self.fallocate is not None:
+            self.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, *span)
+        self.begin_writing = getattr(library, "sync_file_range", None)
+        if self.begin_writing is not None:
+            self.begin_writing.argtypes = (ctypes.c_int, *span, ctypes.c_uint)
+
+
+_LIBC = _Libc()
+
+
+@dataclass(slots=True)
+class _Given:
+    """What the host was given to write since it was last told to begin."""
+
+    low: int = 0
+    high: int = 0
+    bytes: int = 0
+
+    def note(self, offset: int, length: int) -> bool:
+        """Whether it is much by now."""
+        self.low = min(self.low, offset) if self.bytes else offset
+        self.high = max(self.high, offset + length)
+        self.bytes += length
+        return self.bytes >= _MUCH
+
+
 def check_image_path(path: str) -> str:
     """The path as text, or UsageError where no file can have it."""
     text = os.fspath(path)
@@ -308,14 +349,18 @@ def _explain(error: OSError, name: str, verb: str) -> OSError:
     return DeviceError(error.errno, f"{name}: cannot {verb} the image: {error.strerror}")
 
 
+def _begin_writing(fd: int, offset: int, length: int) -> None:
+    """Have the host begin to write what it holds of a range, without waiting. A hint, no more: what
+    goes wrong, the next flush tells."""
+    if _LIBC.begin_writing is not None:
+        _LIBC.begin_writing(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
 def _punch_hole(fd: int, offset: int, length: int) -> bool:
     """False where the file system cannot do it (os has no fallocate with modes)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fallocate = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
-    if fallocate is None:
+    if _LIBC.fallocate is None:
         return False
-    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    while fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length) != 0:
+    while _LIBC.fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length) != 0:
         if ctypes.get_errno() != errno.EINTR:
             return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 
 import cowfs
 from cowfs import limits
+from cowfs._node import Entry
 from cowfs.device import MemoryDevice
 from crashfuzzer.device import RecordingDevice, Write
 
@@ -33,6 +35,20 @@ def blocks(device: RecordingDevice, work: Callable[[], object]) -> tuple[int, in
     work()
     written = sum(len(op.data) // 4096 for op in device.log[before:] if isinstance(op, Write))
     return written, device.blocks_read - read
+
+
+def test_nodes_are_nothing_to_the_garbage_collector(make_store: MakeStore) -> None:
+    store = make_store()
+    kv = store.create("a")
+    with store.transaction() as tx:
+        tx["a"].update((b"%08d" % n, noise(100, n % 999)) for n in range(20_000))
+    for n in range(0, 20_000, 50):
+        kv[b"%08d" % n] = b"changed"
+    assert not [
+        found
+        for found in gc.get_objects()
+        if type(found) is list and any(isinstance(entry, Entry) for entry in found)
+    ]
 
 
 @pytest.mark.parametrize(
