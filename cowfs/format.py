@@ -447,6 +447,8 @@ def unproven_next_block(data: bytes) -> int:
 _GROUP = struct.Struct("<BH")
 _GROUP_COUNT = struct.Struct("<HI")
 GROUP_FREE, GROUP_USED, GROUP_BITMAP = range(3)
+GROUP_SHARED = 4
+"""Flag beside one of these: a second bitmap follows, of the blocks that are shared."""
 
 
 def group_key(group: int) -> bytes:
@@ -461,39 +463,46 @@ def group_number(key: bytes) -> int:
     return int.from_bytes(key, "big")
 
 
-def pack_group(bitmap: bytes, counts: list[tuple[int, int]]) -> bytes:
-    """A group's bitmap, and (index in group, count) of what is shared in it."""
+def pack_group(bitmap: bytes, shared: bytes, many: list[tuple[int, int]]) -> bytes:
+    """A group's blocks in use, those that are shared, and (index in group, count) of those with a
+    count above two."""
     if not any(bitmap):
         kind, bits = GROUP_FREE, b""
     elif bitmap.count(b"\xff") == len(bitmap):
         kind, bits = GROUP_USED, b""
     else:
         kind, bits = GROUP_BITMAP, bitmap
+    if any(shared):
+        kind, bits = kind | GROUP_SHARED, bits + shared
     return b"".join(
-        (_GROUP.pack(kind, len(counts)), bits, *(_GROUP_COUNT.pack(*item) for item in counts))
+        (_GROUP.pack(kind, len(many)), bits, *(_GROUP_COUNT.pack(*item) for item in many))
     )
 
 
-def unpack_group(data: bytes, length: int) -> tuple[bytes, list[tuple[int, int]]]:
-    """The inverse of `pack_group` for a bitmap of `length` bytes; ValueError where it is none."""
+def unpack_group(data: bytes, length: int) -> tuple[bytes, bytes, list[tuple[int, int]]]:
+    """The inverse of `pack_group` for bitmaps of `length` bytes; ValueError where it is none."""
     try:
         kind, n = _GROUP.unpack_from(data)
         at = _GROUP.size
-        if kind == GROUP_FREE:
+        if kind & ~GROUP_SHARED == GROUP_FREE:
             bitmap = bytes(length)
-        elif kind == GROUP_USED:
+        elif kind & ~GROUP_SHARED == GROUP_USED:
             bitmap = b"\xff" * length
-        elif kind == GROUP_BITMAP:
+        elif kind & ~GROUP_SHARED == GROUP_BITMAP:
             bitmap = data[at : at + length]
             at += length
         else:
             raise ValueError(f"group of kind {kind}")
-        counts = [(index, count) for index, count in _GROUP_COUNT.iter_unpack(data[at:])]
+        shared = bytes(length)
+        if kind & GROUP_SHARED:
+            shared = data[at : at + length]
+            at += length
+        many = [(index, count) for index, count in _GROUP_COUNT.iter_unpack(data[at:])]
     except struct.error as error:
         raise ValueError(str(error)) from None
-    if len(bitmap) != length or len(counts) != n:
+    if len(bitmap) != length or len(shared) != length or len(many) != n:
         raise ValueError("a group of the wrong length")
-    return bitmap, counts
+    return bitmap, shared, many
 
 
 # --- catalog: what it holds is in catalog.py, how it is stored is here ---------------------------

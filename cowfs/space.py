@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 
 from . import limits
 from ._bitmap import Bitmap
+from .counts import CountMap
 from .device import Device
 from .errors import CorruptionError, OutOfSpaceError
 from .format import Delta, pack_group, unpack_group
@@ -57,6 +58,8 @@ class Space:
         self.limit = limit
         self.bitmap = Bitmap(total, limits.GROUP_BLOCKS)
         self.shared: dict[int, int] = {}
+        """Counts of two and more, for ledgers; `_counts` has the same, as they are stored."""
+        self._counts = CountMap(total)
         self.unseen: deque[tuple[int, bytes]] = deque()
         self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
@@ -236,8 +239,7 @@ class Space:
                 shared[block] = count
             else:
                 shared.pop(block, None)
-        group_blocks = limits.GROUP_BLOCKS
-        self.bitmap.mark({block // group_blocks for block in counts})
+        self.bitmap.mark(self._counts.apply(self.total, counts))
 
     def defer(self, txid: int, unseen: bytes, seen: bytes = b"", young: bytes = b"") -> None:
         """Blocks that transaction `txid` freed: those that no open reader can see, those that one
@@ -354,16 +356,10 @@ class Space:
         settled = self.settled()
         for packed in freed:
             settled.clear_packed(packed)
-        counted = {block // limits.GROUP_BLOCKS for block in counts}
-        groups = sorted(set(changed) | set(settled.clean()) | counted)
-        by_group: dict[int, list[tuple[int, int]]] = {group: [] for group in groups}
-        for source, overlay in ((self.shared, counts), (counts, None)):
-            for block, count in source.items():
-                group = block // limits.GROUP_BLOCKS
-                if count > 1 and group in by_group and not (overlay and block in overlay):
-                    by_group[group].append((block % limits.GROUP_BLOCKS, count))
-        for group in groups:
-            yield group, pack_group(settled.group_bytes(group), sorted(by_group[group]))
+        settled_counts = self._counts.copy()
+        counted = settled_counts.apply(self.total, counts)
+        for group in sorted({*changed, *settled.clean(), *counted}):
+            yield group, pack_group(settled.group_bytes(group), *settled_counts.group(group))
 
     def load_group(self, group: int, data: bytes) -> None:
         """Take a group over from a checkpoint; CorruptionError where it is malformed."""
@@ -371,14 +367,12 @@ class Space:
         try:
             if first >= self.total:
                 raise ValueError("beyond the end of the image")
-            bitmap, counts = unpack_group(data, limits.GROUP_BLOCKS // 8)
-            if int.from_bytes(bitmap, "little") >> min(self.total - first, limits.GROUP_BLOCKS):
-                raise ValueError("blocks in use beyond the end of the image")
+            bitmap, shared, many = unpack_group(data, limits.GROUP_BLOCKS // 8)
+            for bits in (bitmap, shared):
+                if int.from_bytes(bits, "little") >> min(self.total - first, limits.GROUP_BLOCKS):
+                    raise ValueError("blocks in use beyond the end of the image")
             self.bitmap.set_group_bytes(group, bitmap)
-            for index, count in counts:
-                if first + index >= self.total or not 2 <= count <= limits.MAX_COUNT:
-                    raise ValueError("an impossible count")
-                self.shared[first + index] = count
+            self.shared.update(self._counts.load(self.total, group, shared, many))
         except ValueError as error:
             raise CorruptionError("", None, f"space map of group {group}: {error}") from None
 

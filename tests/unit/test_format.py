@@ -177,12 +177,15 @@ def test_a_record_that_does_not_fit_is_none() -> None:
     assert record.pack(8192) is not None
 
 
-@given(st.binary(min_size=16, max_size=16), st.dictionaries(st.integers(0, 127), U32, max_size=9))
-def test_groups(bitmap: bytes, counts: dict[int, int]) -> None:
+BITS = st.binary(min_size=16, max_size=16) | st.just(bytes(16)) | st.just(b"\xff" * 16)
+
+
+@given(BITS, BITS, st.dictionaries(st.integers(0, 127), U32, max_size=9))
+def test_groups(bitmap: bytes, shared: bytes, counts: dict[int, int]) -> None:
     items = sorted(counts.items())
     for bits in (bitmap, bytes(16), b"\xff" * 16):
-        data = layout.pack_group(bits, items)
-        assert layout.unpack_group(data, 16) == (bits, items)
+        data = layout.pack_group(bits, shared, items)
+        assert layout.unpack_group(data, 16) == (bits, shared, items)
         for damaged in (data[:-1], data + b"x", b"\7" + data[1:], b""):
             with pytest.raises(ValueError, match=r"."):
                 layout.unpack_group(damaged, 16)

@@ -19,7 +19,7 @@ LAYERS = [
     "direct device",
     "codec",
     "format",
-    "space _bitmap _ledger",
+    "space counts _bitmap _ledger",
     "_node _writer _tree",
     "blockio blob treediff",
     "log reaper catalog session parameters recovery version transaction commit engine",
