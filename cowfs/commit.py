@@ -11,6 +11,9 @@ A commit is one record at the end of the log. It says what the transaction did i
 The steps of each stand in `Committer.commit_operations` and `Committer.commit_trees`. A commit is
 visible once its record is written, and acknowledged after a flush, which one thread makes for all
 that wait (`make_durable`). A failed flush is final: nobody can tell what it left on the device.
+
+A checkpoint needs two flushes more, for its superblock and for using the older log again. It waits
+for those of the commits that follow (`Checkpoint`).
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import limits
@@ -38,6 +41,7 @@ from .format import (
     CommitRecord,
     Delta,
     Run,
+    Superblock,
     group_key,
 )
 from .log import Log, write_superblock
@@ -60,6 +64,23 @@ _MANY_COUNTS = 20_000
 """Changed counts beyond which a checkpoint is smaller than a delta."""
 
 
+@dataclass(slots=True)
+class Checkpoint:
+    """A checkpoint whose record is written, on its way to being where openers begin.
+
+    Once a flush has made the record durable, its superblock is written, and once a later flush has
+    made that durable, the older log is free. Until then openers come from the older superblock.
+    """
+
+    superblock: Superblock
+    older_log: list[tuple[int, int]]
+    """(block, blocks) of the log before it."""
+    written: bool = False
+    """Whether the superblock is written."""
+    durable: bool = False
+    """Whether it is durable."""
+
+
 class Committer:
     """Takes transactions to the device, one after the other. Owns the log and the space tree."""
 
@@ -74,6 +95,7 @@ class Committer:
         """Bytes of dirty nodes beyond which they are stored."""
         self.durable_txid = log.txid
         self.failure: BaseException | None = None
+        self._checkpoint: Checkpoint | None = None
         self.unstored: Ledger | None = None
         """What the operations since trees were stored last do to counts and free space."""
         self._unstored_records = 0
@@ -184,7 +206,9 @@ class Committer:
 
         # 1. Now and then the whole space map is stored, and the log starts anew.
         checkpoint = checkpoint or tx.large or len(ledger.counts) > _MANY_COUNTS
-        retired = list(log.blocks) if checkpoint else []
+        if checkpoint:
+            self.complete_checkpoint()  # the one before, should it still be under way
+            self.check_sound()
         space_tree, space_ref = self.space_tree, NO_REF
         segments_before = freed_before = 0
         counts = ledger.counts
@@ -194,7 +218,7 @@ class Committer:
                 ledger.reuse_own = False
                 segments_before, freed = len(writer.segments), ledger.freed_bytes()
                 freed_before, counts = len(freed), {}
-                space_tree = self._store_space(ledger, [freed, pack_runs(retired)])
+                space_tree = self._store_space(ledger, [freed, pack_runs(log.blocks)])
                 space_ref = space_tree.ref or NO_REF
             writer.close_segment()
 
@@ -209,12 +233,14 @@ class Committer:
             record = self._record(tx, flags, delta, overflow, catalog_ref, space_ref)
 
             # 3. Blocks of a large transaction are flushed before the record that leads to them.
-            data = self._proven(record, flush_first=tx.large or checkpoint)
+            data = self._proven(record, flush_first=tx.large)
         except BaseException:
             if checkpoint:
                 space.bitmap.mark_all()
             raise
-        self._write(tx, record, data, {}, space_tree, retired)
+        self._write(tx, record, data, {}, space_tree)
+        if tx.checkpoint:
+            self.complete_checkpoint()
 
     def _store_space(self, ledger: Ledger, freed: list[bytes]) -> Tree:
         """Store the space map as it is without what this writes; the new space tree."""
@@ -298,7 +324,6 @@ class Committer:
         data: bytes,
         heads: Mapping[int, Tree],
         space_tree: Tree,
-        retired: Iterable[tuple[int, int]] = (),
     ) -> None:
         """Write the record, which makes it real, and make it visible. Should anything go wrong from
         here on, nobody can tell what reached the device, and the store takes no more writes until
@@ -309,8 +334,7 @@ class Committer:
             self.io.writer.write_record(data)
             self._publish(tx, record, heads, space_tree, data[-CHECKSUM_SIZE:])
             if record.flags & FLAG_CHECKPOINT:
-                self.make_durable(tx.txid)
-                self._write_superblock(record, block, retired)
+                self._begin_checkpoint(record, block)
             self.log.note_record(block, record.overflow)
         except OSError as error:
             self.failure = error
@@ -362,10 +386,10 @@ class Committer:
         """Whether the log takes too much of an image of limited size."""
         return 0 < self.io.space.reserve < 8 * self.log.length_bytes // self.io.block_size
 
-    def _write_superblock(
-        self, record: CommitRecord, block: int, retired: Iterable[tuple[int, int]]
-    ) -> None:
-        """Lead openers to the checkpoint just made; only then the old log is free."""
+    # --- a checkpoint ---------------------------------------------------------------------------
+
+    def _begin_checkpoint(self, record: CommitRecord, block: int) -> None:
+        """The log starts anew with a record that was just written to `block`."""
         superblock = replace(
             self.log.superblock,
             txid=record.txid,
@@ -375,17 +399,51 @@ class Committer:
             total_blocks=self.io.space.total,
             record_previous=record.previous,
         )
+        self._checkpoint = Checkpoint(superblock, self.log.blocks)
+        self.log.restart()
+
+    def _write_superblock(self, checkpoint: Checkpoint) -> None:
+        """Lead openers to a checkpoint whose record is durable. Nothing that was acknowledged needs
+        it: should it fail, the log leads there from the checkpoint before."""
         try:
-            write_superblock(self.io.device, superblock)
-            self.io.device.flush()
+            write_superblock(self.io.device, checkpoint.superblock)
+            checkpoint.written = True
         except Exception as error:
-            # The commit itself is durable: the log leads to it from the checkpoint before.
-            self.failure = error
-            _log.error("%s: writing the superblock failed: %s", self.io.device.name, error)
+            self._superblock_failed(error)
+
+    def _lead_to(self, checkpoint: Checkpoint) -> None:
+        """A flush has made the superblock durable."""
+        self.log.superblock = checkpoint.superblock
+        self.log.proven_txid = max(self.log.proven_txid, checkpoint.superblock.txid)
+        checkpoint.durable = True
+
+    def _superblock_failed(self, error: Exception) -> None:
+        self.failure = error
+        _log.error("%s: writing the superblock failed: %s", self.io.device.name, error)
+
+    def complete_checkpoint(self) -> None:
+        """Have openers begin at the newest checkpoint, with flushes of its own. To be called by who
+        has the right to write."""
+        checkpoint = self._checkpoint
+        if checkpoint is None:
             return
-        self.log.restart(superblock)
-        self.log.proven_txid = record.txid
-        self.io.space.retire(record.txid, retired)
+        self.make_durable(checkpoint.superblock.txid)
+        with self._flushing:
+            if not checkpoint.written:  # an interrupt
+                self._write_superblock(checkpoint)
+            if checkpoint.written and not checkpoint.durable:
+                try:
+                    self.io.device.flush()
+                    self._lead_to(checkpoint)
+                except Exception as error:
+                    self._superblock_failed(error)
+        self.release_freed()
+
+    def log_blocks(self) -> Iterator[tuple[int, int]]:
+        """(block, blocks) of all that openers may have to follow."""
+        yield from self.log.blocks
+        if self._checkpoint is not None:
+            yield from self._checkpoint.older_log
 
     # --- durability -----------------------------------------------------------------------------
 
@@ -401,6 +459,11 @@ class Committer:
             self._flush("whether this transaction was kept will be seen then")
             self.durable_txid = newest.txid
             self.log.proven_txid = max(self.log.proven_txid, newest.flushed_txid)
+            checkpoint = self._checkpoint
+            if checkpoint is not None and checkpoint.written:
+                self._lead_to(checkpoint)
+            elif checkpoint is not None and checkpoint.superblock.txid <= newest.txid:
+                self._write_superblock(checkpoint)
 
     def _flush(self, consequence: str) -> None:
         self.check_sound()  # what an earlier flush lost, this one would not bring back
@@ -424,4 +487,8 @@ class Committer:
 
     def release_freed(self) -> None:
         """Let go of what nobody can need any more: no reader, and no opening after a crash."""
+        checkpoint = self._checkpoint
+        if checkpoint is not None and checkpoint.durable:
+            self.io.space.retire(checkpoint.superblock.txid, checkpoint.older_log)
+            self._checkpoint = None
         self.io.space.release(self.durable_txid, self.log.proven_txid, self.versions.oldest_txid())

@@ -14,7 +14,7 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Self
@@ -195,7 +195,7 @@ class Engine(ABC):
         writer, and, with `pending`, what waits to be freed."""
         yield 0, limits.SUPERBLOCK_SLOTS
         yield limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS
-        yield from self.log.blocks
+        yield from self.committer.log_blocks()
         yield self.log.next_block, 1
         writer = self.io.writer
         if writer.end > writer.cursor:
@@ -288,8 +288,13 @@ class Engine(ABC):
 
     def abandon(self, tx: Transaction) -> None:
         """Give back what a transaction placed. It can be done again, should something interrupt."""
-        if _has_turn(tx) and self.failure is None:
+        if not _has_turn(tx):
+            return
+        if self.failure is None:
             self.io.writer.abandon()
+        else:  # nobody needs what it wrote behind, and a store that failed gives nothing back
+            with suppress(OSError):
+                self.device.settle()
 
     def end(self, tx: Transaction) -> None:
         """Let the next transaction write."""
@@ -346,6 +351,7 @@ class Engine(ABC):
             size = self.io.space.total * self.io.block_size
             if self.device.size() > size:
                 self.device.resize(size)
+        self.committer.complete_checkpoint()
         self.committer.release_freed()
         self.io.space.release_log()
         if self.punch:

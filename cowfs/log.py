@@ -65,9 +65,8 @@ class Log:
         self.records += 1
         self.length_bytes += block_size * sum(blocks for _, blocks in spans)
 
-    def restart(self, superblock: Superblock) -> None:
-        """The chain begins anew, with the checkpoint that `superblock` names."""
-        self.superblock = superblock
+    def restart(self) -> None:
+        """The chain begins anew, with a checkpoint."""
         self.blocks = []
         self.records = self.length_bytes = 0
 
@@ -164,7 +163,8 @@ def follow(
     durable = max(superblock.durable_txid, *(record.durable_txid for _, record, _ in chain))
     log = Log(superblock, 0, b"", 0)
     log.proven_txid = superblock.durable_txid
-    for block, record, data in chain:
+    counted = 0
+    for _, record, _ in chain:
         if record.txid > durable and not _landed(device, record, block_size):
             break
         short = device.size() < record.total_blocks * block_size
@@ -173,19 +173,23 @@ def follow(
                 f"{device.name}: cut short: {device.size():,} bytes, "
                 f"{record.total_blocks * block_size:,} expected"
             )
-        if record.flags & FLAG_CHECKPOINT:
-            log.restart(
-                replace(
-                    superblock,
-                    txid=record.txid,
-                    record_block=block,
-                    record_previous=record.previous,
-                    total_blocks=record.total_blocks,
-                )
-            )
-        visit(record)
+        counted += 1
         # What a record that does not count says of others goes when it is wiped.
         log.proven_txid = max(log.proven_txid, record.durable_txid)
+    if not counted:
+        raise CorruptionError("", superblock.record_block, "the checkpoint is not there as a whole")
+    # What an older checkpoint leads to may have been overwritten since.
+    first = max(i for i in range(counted) if chain[i][1].flags & FLAG_CHECKPOINT)
+    block, record, _ = chain[first]
+    log.superblock = replace(
+        superblock,
+        txid=record.txid,
+        record_block=block,
+        record_previous=record.previous,
+        total_blocks=record.total_blocks,
+    )
+    for block, record, data in chain[first:counted]:
+        visit(record)
         log.txid = record.txid
         log.checksum = data[-CHECKSUM_SIZE:]
         log.next_block = record.next_block

@@ -66,7 +66,6 @@ class Space:
         self.retired: deque[tuple[int, bytes]] = deque()
         self.log_runs: list[tuple[int, int]] = []
         """(first block, blocks) of what is free, and kept for the log; set in the bitmap."""
-        self.pending_blocks = 0
         self._dying = Bitmap(total, limits.GROUP_BLOCKS)
         """What waits in the queues."""
         self.purpose = NORMAL
@@ -97,6 +96,11 @@ class Space:
     def used(self) -> int:
         """Blocks that are not free. The map counts: no interrupt can come between the two."""
         return self.bitmap.used
+
+    @property
+    def pending_blocks(self) -> int:
+        """Blocks that wait to be free."""
+        return self._dying.used
 
     @property
     def reserve(self) -> int:
@@ -249,13 +253,15 @@ class Space:
             if freed:
                 self._dying.set_packed(freed)
                 queue.append((txid, freed))
-                self.pending_blocks += packed_blocks(freed)
 
     def retire(self, txid: int, blocks: Iterable[tuple[int, int]]) -> None:
-        """Blocks of the log before the checkpoint that transaction `txid` made."""
+        """Blocks of the log before the checkpoint that transaction `txid` made. It can be done
+        again, should something interrupt."""
         packed = pack_runs(_joined(blocks))
-        self.retired.append((txid, packed))
-        self.pending_blocks += packed_blocks(packed)
+        self._dying.resize(self.total)
+        self._dying.set_packed(packed)
+        if not self.retired or self.retired[-1][0] != txid:
+            self.retired.append((txid, packed))
 
     def keep_for_log(self, start: int, length: int) -> None:
         """What is left of a run that was taken for the log."""
@@ -283,8 +289,8 @@ class Space:
                 else:
                     self.give_back(start, length)
             # Up to here all of this may be done again, should an interrupt come.
+            self._dying.clear_packed(packed)
             self.log_runs, _ = runs, self.retired.popleft()
-            self.pending_blocks -= packed_blocks(packed)
 
     def release(self, durable: int, proven: int, oldest: int) -> None:
         """Make reusable what transactions up to `durable` freed (`proven` for what is young),
@@ -301,7 +307,6 @@ class Space:
                 self.bitmap.clear_packed(freed)
                 self._dying.clear_packed(freed)
                 queue.popleft()
-                self.pending_blocks -= packed_blocks(freed)
 
     def in_use(self, block: int) -> bool:
         """Whether a block is neither free nor waiting to be."""
@@ -403,11 +408,6 @@ def packed_runs(packed: bytes) -> Iterator[tuple[int, int]]:
     """(block, blocks) of words `block << 16 | blocks`."""
     for (word,) in _WORD.iter_unpack(packed):
         yield word >> 16, word & 0xFFFF
-
-
-def packed_blocks(packed: bytes) -> int:
-    """Blocks in all of them."""
-    return sum(memoryview(packed).cast("H")[::4])
 
 
 def pack_runs(runs: Iterable[tuple[int, int]]) -> bytes:

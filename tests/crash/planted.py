@@ -130,9 +130,13 @@ def a_large_transaction_is_not_flushed_before_its_record(monkeypatch: pytest.Mon
 @bug
 def the_superblock_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old log is used again while the superblock on the device still leads through it."""
-    during(
-        monkeypatch, Committer, "_write_superblock", lambda device: Meddler(device, flushes=False)
-    )
+    original = Committer._write_superblock
+
+    def write_superblock(self: Committer, checkpoint: commit.Checkpoint) -> None:
+        original(self, checkpoint)
+        self._lead_to(checkpoint)
+
+    monkeypatch.setattr(Committer, "_write_superblock", write_superblock)
 
 
 @bug

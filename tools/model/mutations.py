@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .disk import Disk
 from .protocol import Protocol, Step
-from .state import Flush, Freed, History, Record, State, Store, restarted
+from .state import SLOTS, Blocks, Flush, Freed, History, Record, State, Store
 
 MUTATIONS: list[type[Protocol]] = []
 
@@ -55,20 +55,18 @@ class AFoldFreesTheRecords(Protocol):
 
 @mutation
 class TheOldLogIsFreeBeforeTheSuperblockIsFlushed(Protocol):
-    def _checkpoint_superblock(self, state: State, store: Store) -> Step:
-        label, state = super()._checkpoint_superblock(state, store)
-        assert state.store is not None
-        store = restarted(state.store, state.store.record)
-        return label, state._replace(store=store._replace(step="", record=0))
+    def superblock_written(self, store: Store) -> Store:
+        assert store.checkpoint is not None
+        return self._lead_to(store, store.checkpoint)
 
 
 # --- what is flushed when -----------------------------------------------------------------------
 
 
 @mutation
-class ACheckpointIsNotFlushedBeforeItsRecord(Protocol):
-    def flush_blocks(self, state: State, store: Store) -> State:
-        return state
+class ACheckpointNeitherProvesItselfNorIsFlushedBeforeItsRecord(Protocol):
+    def proof_of_checkpoint(self, blocks: Blocks) -> Blocks:
+        return ()
 
 
 @mutation
@@ -97,13 +95,13 @@ class AFailedFlushLeavesVisibleWhatMayBeLost(Protocol):
 
 @mutation
 class ASuperblockIsWrittenBeforeTheRecordIsFlushed(Protocol):
-    def _checkpoint_superblock(self, state: State, store: Store) -> Step:
-        disk = state.disk
-        label, after = super()._checkpoint_superblock(state, store)
-        assert after.store is not None
-        superblock = after.store.superblock
-        disk = disk.write(superblock.sequence % 2, superblock, tears=True)
-        return label, after._replace(disk=disk)
+    def _checkpoint(self, state: State, store: Store, *places: int) -> Step:
+        label, state = super()._checkpoint(state, store, *places)
+        assert state.store is not None and state.store.checkpoint is not None
+        superblock = state.store.checkpoint.superblock
+        disk = state.disk.write(superblock.sequence % SLOTS, superblock, tears=True)
+        checkpoint = state.store.checkpoint._replace(written=True)
+        return label, state._replace(disk=disk, store=state.store._replace(checkpoint=checkpoint))
 
 
 # --- what records say ---------------------------------------------------------------------------
@@ -148,6 +146,12 @@ class NothingIsProven(Protocol):
 class OnlyTheFirstRunIsProven(Protocol):
     def proves(self, disk: Disk, record: Record) -> bool:
         return super().proves(disk, record._replace(runs=record.runs[:1]))
+
+
+@mutation
+class AnOpeningBeginsAtAnOlderCheckpoint(Protocol):
+    def from_checkpoint(self, chain: list[tuple[int, Record]]) -> list[tuple[int, Record]]:
+        return chain
 
 
 @mutation

@@ -12,6 +12,7 @@ from .disk import NOTHING, Content, Disk, Unknown
 from .state import (
     SLOTS,
     Blocks,
+    Checkpoint,
     Data,
     Flush,
     Freed,
@@ -22,7 +23,6 @@ from .state import (
     Store,
     Superblock,
     Wrong,
-    restarted,
     tidy,
 )
 
@@ -187,8 +187,9 @@ class Protocol:
                 yield self._intent(state, store, op, after, payload)
             for after, root, scratch in self._places(state.disk, store, 3):
                 yield self._full(state, store, op, after, root, scratch)
-            for after, root, space in self._places(state.disk, store, 3):
-                yield self._checkpoint(state, store, op, after, root, space)
+            if store.checkpoint is None:  # else it is completed first, by flushes
+                for after, root, space in self._places(state.disk, store, 3):
+                    yield self._checkpoint(state, store, op, after, root, space)
 
     def _places(self, disk: Disk, store: Store, count: int) -> Iterator[tuple[int, ...]]:
         """Ways to place so many blocks. Of free blocks with equal contents, the first will do."""
@@ -308,17 +309,16 @@ class Protocol:
 
     def _begin_flush(self, state: State, store: Store) -> Iterator[Step]:
         """One thread flushes for all that wait."""
-        if store.flush is None and store.durable < store.txid:
+        written = store.checkpoint is not None and store.checkpoint.written
+        if store.flush is None and (store.durable < store.txid or written):
             flush = Flush(store.txid, state.disk.asked())
             yield "flush begins", state._replace(store=store._replace(flush=flush))
 
     def _end_flush(self, state: State, store: Store, flush: Flush) -> Iterator[Step]:
         store = store._replace(flush=None)
         disk = state.disk.flushed(flush.asked)
-        yield (
-            "flush ends",
-            self._durable(state._replace(disk=disk), store, self.covered(store, flush)),
-        )
+        durable = self._durable(state._replace(disk=disk), store, self.covered(store, flush))
+        yield "flush ends", self._go_on_with_checkpoint(durable)
         disk = state.disk.dropped(flush.asked)
         yield "flush fails", self.flush_failed(state._replace(disk=disk), store)
 
@@ -365,82 +365,76 @@ class Protocol:
     def _checkpoint(
         self, state: State, store: Store, op: int, after: int, root: int, space: int
     ) -> Step:
-        """1. Its blocks: the tree, and the map of all blocks."""
+        """1. The tree, the map of all blocks, and the record, in any order."""
         txid = store.txid + 1
-        blocks: Blocks = (
-            (root, Data("root", txid, self.folded(store, op))),
-            (space, Data("map", txid)),
-        )
-        state = self._write(state, store, blocks)
-        store = store._replace(step="record", placed=(op, after, root, space))
-        return f"CHECKPOINT {txid}: blocks", state._replace(store=store)
-
-    def _go_on(self, state: State, store: Store) -> Iterator[Step]:
-        yield {
-            "record": self._checkpoint_record,
-            "superblock": self._checkpoint_superblock,
-            "restart": self._checkpoint_done,
-            "settle": self._settle_flush,
-            "settled": self._settle_done,
-        }[store.step](state, store)
-
-    def flush_blocks(self, state: State, store: Store) -> State:
-        """2. They are flushed before the record that leads to them without a proof."""
-        return self._barrier(state, store, store.txid)
-
-    def _checkpoint_record(self, state: State, store: Store) -> Step:
-        """3. The record."""
-        op, after, root, space = store.placed
-        state = self.flush_blocks(state, store)
-        assert state.store is not None
-        store = state.store
-        txid = store.txid + 1
+        content, map_content = Data("root", txid, self.folded(store, op)), Data("map", txid)
+        blocks: Blocks = ((root, content), (space, map_content))
         record = self._record(
             "CHECKPOINT",
             store,
             after,
-            (),
+            self.proof_of_checkpoint(blocks),
             op=op,
-            root=(root, Data("root", txid, self.folded(store, op))),
-            space=(space, Data("map", txid)),
+            root=(root, content),
+            space=(space, map_content),
         )
+        state = self._write(state, store, blocks)
         old_txid, old_root = store.roots[-1]
         freed = (Freed(txid, old_root, old_txid), Freed(txid, store.map_block, 0))
-        place = store.next_block
+        superblock = Superblock(
+            store.superblock.sequence + 1, store.next_block, self.checksum(record), txid
+        )
+        older = store.log | {block for _, block in store.payloads}
         store = store._replace(
             roots=(*store.roots, (txid, root)),
-            log=store.log | {place},
+            log=frozenset({store.next_block}),
+            payloads=(),
             map_block=space,
             freed=(*store.freed, *freed),
-            step="superblock",
-            placed=(),
-            record=place,
+            checkpoint=Checkpoint(txid, superblock, older),
         )
-        return f"CHECKPOINT {txid}: record", self._publish(state, store, record)
+        return f"CHECKPOINT {txid}", self._publish(state, store, record)
 
-    def _checkpoint_superblock(self, state: State, store: Store) -> Step:
-        """4. It is flushed; then the superblock, into the slot of the ring that is not in force."""
-        state = self._barrier(state, store, store.txid)
-        assert state.store is not None
+    def proof_of_checkpoint(self, blocks: Blocks) -> Blocks:
+        """It proves itself as any other commit does."""
+        return blocks
+
+    def _go_on_with_checkpoint(self, state: State) -> State:
+        """2. A flush has made it durable: its superblock is written, into the slot of the ring that
+        is not in force. 3. A later one has made that durable: the older log is free."""
         store = state.store
-        superblock = Superblock(
-            store.superblock.sequence + 1, store.record, store.checksum, store.durable
-        )
-        disk = state.disk.write(superblock.sequence % SLOTS, superblock, tears=True)
-        store = store._replace(step="restart", superblock=superblock)
-        store = self.superblock_written(store)
-        return "CHECKPOINT: superblock", state._replace(disk=disk, store=store)
+        assert store is not None
+        checkpoint = store.checkpoint
+        if checkpoint is None:
+            return state
+        if checkpoint.written:
+            return state._replace(store=tidy(self._lead_to(store, checkpoint)))
+        if self.superblock_due(store, checkpoint):
+            superblock = checkpoint.superblock
+            disk = state.disk.write(superblock.sequence % SLOTS, superblock, tears=True)
+            store = store._replace(checkpoint=checkpoint._replace(written=True))
+            return state._replace(disk=disk, store=self.superblock_written(store))
+        return state
+
+    def superblock_due(self, store: Store, checkpoint: Checkpoint) -> bool:
+        """Whether the record is durable to which it leads."""
+        return checkpoint.txid <= store.durable
 
     def superblock_written(self, store: Store) -> Store:
         """Nothing is free before it is flushed."""
         return store
 
-    def _checkpoint_done(self, state: State, store: Store) -> Step:
-        """5. It is flushed; only now the older log is free."""
-        state = self._barrier(state, store, store.txid)
-        assert state.store is not None
-        store = restarted(state.store, store.record)._replace(proven=store.txid, step="", record=0)
-        return "CHECKPOINT: done", state._replace(store=tidy(store))
+    def _lead_to(self, store: Store, checkpoint: Checkpoint) -> Store:
+        freed = tuple(Freed(checkpoint.txid, block, 0) for block in sorted(checkpoint.older))
+        return store._replace(
+            superblock=checkpoint.superblock,
+            proven=max(store.proven, checkpoint.txid),
+            freed=(*store.freed, *freed),
+            checkpoint=None,
+        )
+
+    def _go_on(self, state: State, store: Store) -> Iterator[Step]:
+        yield {"settle": self._settle_flush, "settled": self._settle_done}[store.step](state, store)
 
     # --- after a power cut ----------------------------------------------------------------------
 
@@ -482,11 +476,16 @@ class Protocol:
         if not chain:
             raise Wrong("the superblock leads to no checkpoint")
         durable = max(superblock.durable, *(record.durable for _, record in chain))
-        store = Store((), 0, superblock.durable, opening, 0, 0, superblock, 0, roots=((0, 0),))
+        counted = 0
+        while counted < len(chain) and (
+            chain[counted][1].txid <= durable or self.proves(disk, chain[counted][1])
+        ):
+            counted += 1
+        proven = max(superblock.durable, *(record.durable for _, record in chain[:counted]))
+        chain = self.from_checkpoint(chain[:counted])
+        store = Store((), 0, proven, opening, 0, 0, superblock, 0, roots=((0, 0),))
         base, replayed = chain[0][1], list[Record]()
         for place, record in chain:
-            if record.txid > durable and not self.proves(disk, record):
-                break
             store = self._replay(disk, store, place, record)
             if record.kind == "INTENT":
                 replayed.append(record)
@@ -502,6 +501,12 @@ class Protocol:
         if isinstance(disk.read(store.next_block), Record):
             disk = self.wipe(disk, store.next_block)
         return tidy(store._replace(step="settle")), disk
+
+    def from_checkpoint(self, chain: list[tuple[int, Record]]) -> list[tuple[int, Record]]:
+        """What is replayed: from the last checkpoint on. What an older one leads to may have been
+        overwritten since."""
+        first = max(i for i, (_, record) in enumerate(chain) if record.kind == "CHECKPOINT")
+        return chain[first:]
 
     def proves(self, disk: Disk, record: Record) -> bool:
         """Whether everything that was written with a record is there."""
@@ -525,15 +530,15 @@ class Protocol:
             log=store.log | {place},
             checksum=self.checksum(record),
             next_block=record.next_block,
-            proven=max(store.proven, record.durable),
         )
         if record.kind == "CHECKPOINT":
             block, content = record.map
             if disk.read(block) != content:
                 raise Wrong(f"block {block} does not hold the map of checkpoint {record.txid}")
-            store = restarted(store, place)._replace(
+            store = store._replace(
+                log=frozenset({place}),
+                payloads=(),
                 map_block=record.map[0],
-                freed=(),
                 superblock=store.superblock._replace(block=place, checksum=self.checksum(record)),
             )
         return store

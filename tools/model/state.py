@@ -83,6 +83,17 @@ class Flush(NamedTuple):
     asked: Blocks
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint whose record is written, and where no opening begins yet."""
+
+    txid: int
+    superblock: Superblock
+    older: frozenset[int]
+    """Blocks of the log before it."""
+    written: bool = False
+    """Whether its superblock is."""
+
+
 class Store(NamedTuple):
     """The memory of a process that has the image open."""
 
@@ -107,12 +118,9 @@ class Store(NamedTuple):
     freed: tuple[Freed, ...] = ()
     reader: Reader | None = None
     flush: Flush | None = None
+    checkpoint: Checkpoint | None = None
     step: str = ""
-    """The next step of what holds the writer's lock: a checkpoint, or opening."""
-    record: int = 0
-    """Where the record of a checkpoint is that is under way."""
-    placed: tuple[int, ...] = ()
-    """What a checkpoint does, and where its blocks are: op, next record, root, map."""
+    """The next step of what holds the writer's lock: opening."""
     failed: bool = False
 
     @property
@@ -134,7 +142,7 @@ class Store(NamedTuple):
             self.next_block,
             self.map_block,
             self.roots[-1][1],
-            *self.placed[1:],
+            *(self.checkpoint.older if self.checkpoint is not None else ()),
         }
 
 
@@ -146,13 +154,6 @@ class State(NamedTuple):
     acknowledged: History
     issued: History
     crashes: int = 0
-
-
-def restarted(store: Store, place: int) -> Store:
-    """The log begins with the record at `place`; what was before it is free once it is durable."""
-    old = store.log - {place} | {block for _, block in store.payloads}
-    freed = tuple(Freed(store.txid, block, 0) for block in sorted(old))
-    return store._replace(log=frozenset({place}), payloads=(), freed=(*store.freed, *freed))
 
 
 def tidy(store: Store) -> Store:
