@@ -13,7 +13,7 @@ visible once its record is written, and acknowledged after a flush, which one th
 that wait (`make_durable`). A failed flush is final: nobody can tell what it left on the device.
 
 A checkpoint needs two flushes more, for its superblock and for using the older log again. It waits
-for those of the commits that follow (`Checkpoint`).
+for those of the commits that follow (`Checkpoint`); if these are not durable, a thread makes them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,7 @@ class Committer:
         self.durable_txid = log.txid
         self.failure: BaseException | None = None
         self._checkpoint: Checkpoint | None = None
+        self._completing: threading.Thread | None = None
         self.unstored: Ledger | None = None
         """What the operations since trees were stored last do to counts and free space."""
         self._unstored_records = 0
@@ -142,10 +144,11 @@ class Committer:
         """Make a transaction the newest version; its number, or that of the version before, where
         there was nothing to commit. It is durable after `make_durable`."""
         if tx.changed:
-            if self._fits_operations(tx):
+            checkpoint = tx.checkpoint or self._wants_checkpoint()
+            if not checkpoint and self._fits_operations(tx):
                 self.commit_operations(tx)
             else:
-                self.commit_trees(tx)
+                self.commit_trees(tx, checkpoint=checkpoint)
         return self.log.txid
 
     # --- as operations --------------------------------------------------------------------------
@@ -157,9 +160,6 @@ class Committer:
             operations.whole
             and not tx.ledger.dropped  # what goes as whole subtrees is to be given back soon
             and not tx.changed_otherwise
-            and self.log.txid > 0
-            and not self.log.due
-            and not self._log_crowds()
             and self._unstored_records < limits.UNSTORED_RECORDS
             and self._unstored_count + operations.count <= limits.UNSTORED_OPERATIONS
             and self._unstored_bytes + len(operations) <= limits.UNSTORED_BYTES
@@ -193,11 +193,10 @@ class Committer:
 
     # --- by its trees ---------------------------------------------------------------------------
 
-    def commit_trees(self, tx: Transaction) -> None:
+    def commit_trees(self, tx: Transaction, *, checkpoint: bool) -> None:
         """The commit that stores everything."""
         ledger, writer, log, space = tx.ledger, self.io.writer, self.log, self.io.space
         tx.store_trees()
-        checkpoint = tx.checkpoint or log.due or log.txid == 0 or self._log_crowds()
         if not (checkpoint or self.unstored or tx.catalog.tree.version or writer.written):
             return
         tx.prepare_space()
@@ -388,6 +387,23 @@ class Committer:
 
     # --- a checkpoint ---------------------------------------------------------------------------
 
+    def _wants_checkpoint(self) -> bool:
+        """Whether the log should start anew now. While the checkpoint before is under way it waits,
+        up to a point: a writer need not wait for flushes that nobody asked for."""
+        if self.log.txid == 0 or self._log_crowds():
+            return True
+        if not self.log.due:
+            return False
+        checkpoint = self._checkpoint
+        if checkpoint is None or checkpoint.durable or self.log.overdue or not self.io.device.waits:
+            return True
+        if self._completing is None or not self._completing.is_alive():
+            self._completing = threading.Thread(
+                target=self._complete, args=(checkpoint,), name="cowfs-checkpoint", daemon=True
+            )
+            self._completing.start()
+        return False
+
     def _begin_checkpoint(self, record: CommitRecord, block: int) -> None:
         """The log starts anew with a record that was just written to `block`."""
         superblock = replace(
@@ -424,11 +440,18 @@ class Committer:
     def complete_checkpoint(self) -> None:
         """Have openers begin at the newest checkpoint, with flushes of its own. To be called by who
         has the right to write."""
-        checkpoint = self._checkpoint
-        if checkpoint is None:
-            return
-        self.make_durable(checkpoint.superblock.txid)
+        self.close()
+        if self._checkpoint is not None:
+            self.make_durable(self._checkpoint.superblock.txid)
+            self._complete(self._checkpoint)
+            self.release_freed()
+
+    def _complete(self, checkpoint: Checkpoint) -> None:
+        with suppress(FailedError):  # it is kept, and whoever commits next is told
+            self.make_durable(checkpoint.superblock.txid)
         with self._flushing:
+            if self.failure is not None:
+                return
             if not checkpoint.written:  # an interrupt
                 self._write_superblock(checkpoint)
             if checkpoint.written and not checkpoint.durable:
@@ -437,7 +460,11 @@ class Committer:
                     self._lead_to(checkpoint)
                 except Exception as error:
                     self._superblock_failed(error)
-        self.release_freed()
+
+    def close(self) -> None:
+        """Wait for the thread that completes a checkpoint, if there is one."""
+        if self._completing is not None:
+            self._completing.join()
 
     def log_blocks(self) -> Iterator[tuple[int, int]]:
         """(block, blocks) of all that openers may have to follow."""

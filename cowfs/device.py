@@ -39,6 +39,8 @@ class Device(Protocol):
     """What a store needs of the thing that it lives on. Offsets and lengths are in bytes."""
 
     name: str
+    waits: bool
+    """Whether a flush takes long, and lets other threads go on."""
 
     def size(self) -> int:
         """Bytes that can be read."""
@@ -82,6 +84,8 @@ class Device(Protocol):
 
 class MemoryDevice:
     """A device in memory, for tests and scratch stores."""
+
+    waits = False
 
     def __init__(self, size: int = 0, name: str = "<memory>") -> None:
         self.name = name
@@ -135,6 +139,8 @@ class FileDevice:
 
     A writer takes the lock alone; any number of readers share it.
     """
+
+    waits = True
 
     def __init__(self, path: str, *, writable: bool, create: bool = False, reset: bool = False):
         self.name = path

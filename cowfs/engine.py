@@ -327,6 +327,7 @@ class Engine(ABC):
                 self._settle()
         finally:
             self._closed = True
+            self.committer.close()
             self.io.encoder.close()
             self.device.close()
 

@@ -75,6 +75,11 @@ class Log:
         """Whether a checkpoint should be made, to keep the chain short."""
         return self.records >= limits.LOG_RECORDS or self.length_bytes >= limits.LOG_BYTES
 
+    @property
+    def overdue(self) -> bool:
+        """Whether it must not wait any longer."""
+        return self.records >= 2 * limits.LOG_RECORDS or self.length_bytes >= 2 * limits.LOG_BYTES
+
 
 def overflow_span(pointer: bytes, block_size: int) -> tuple[int, int]:
     """(block, blocks) of an overflow extent."""

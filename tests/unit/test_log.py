@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 import cowfs
 from cowfs import limits
 from cowfs.device import MemoryDevice
-from crashfuzzer.device import RecordingDevice, Write
+from crashfuzzer.device import Flush, RecordingDevice, Write
 
 from ..conftest import MakeStore
 from ..plain import assert_holds, assert_sound, noise, reopened
@@ -105,3 +107,65 @@ def test_transactions_with_thousands_of_counts_are_stored(make_store: MakeStore)
     found.destroy("a@x")
     assert_sound(found)
     assert_sound(reopened(found.device))  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_asks_for_no_flush_of_its_own(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_RECORDS", 4)
+    device = RecordingDevice()
+    store = make_store(device)
+    kv = store.create("a")
+    flushes, superblocks = device.log.count(Flush()), set()
+    for number in range(20):
+        kv[b"%d" % number] = b"v"
+        superblocks.add(store.log.superblock.sequence)
+    assert len(superblocks) > 3
+    assert device.log.count(Flush()) == flushes + 20
+    assert_sound(store)
+
+
+class Gate(MemoryDevice):
+    """A device whose flushes wait while it is shut."""
+
+    waits = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+        self.open.set()
+        self.waiting = threading.Event()
+
+    def flush(self) -> None:
+        if not self.open.is_set():
+            self.waiting.set()
+            assert self.open.wait(60), "nobody opened the gate"
+
+
+def test_writers_that_flush_nothing_do_not_wait_for_a_checkpoint(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_RECORDS", 10)
+    device = Gate()
+    store = make_store(device)
+    store.create("a")
+    in_force = store.log.superblock.sequence
+    device.open.clear()
+    number, was_due = 0, False
+    while not (was_due and store.log.due):  # the second one waits for the first
+        was_due = store.log.due
+        with store.transaction(durable=False) as tx:
+            tx["a"][b"%d" % number] = b"v"
+        number += 1
+    assert device.waiting.wait(60), "no thread completes the first"
+    for _ in range(5):
+        with store.transaction(durable=False) as tx:
+            tx["a"][b"%d" % number] = b"v"
+        number += 1
+    assert store.durable_txid < store.txid
+    device.open.set()
+    store.close()
+    again = reopened(device)
+    assert len(again["a"]) == number
+    assert again.log.superblock.sequence > in_force + 1
+    assert_sound(again)

@@ -90,6 +90,8 @@ def apply(image: Image, change: Change) -> None:
 class RecordingDevice:
     """A `cowfs.device.Device` in memory, with a log of all that was done to it."""
 
+    waits = False
+
     def __init__(self, image: Image | None = None) -> None:
         self.name = "<recording>"
         self.image = image or Image()
