@@ -26,7 +26,7 @@ from .catalog import (
 from .errors import ClosedError, ExistsError, UsageError
 from .reaper import Stack, release
 from .session import FixedSession
-from .space import DELETING, DESTROYING, NORMAL
+from .space import DELETING, DESTROYING, NORMAL, REPLACING
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -314,8 +314,11 @@ class Transaction:
         space.freeing = self.ledger.freed_blocks
         if self.ledger.grows:
             space.purpose = NORMAL
+        elif self._destroys:
+            space.purpose = DESTROYING
         else:
-            space.purpose = DESTROYING if self._destroys else DELETING
+            removes = self.ledger.removed and self.ledger.removed >= self.ledger.replaced
+            space.purpose = DELETING if removes else REPLACING
 
     # --- inside ---------------------------------------------------------------------------------
 
