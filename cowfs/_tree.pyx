@@ -90,6 +90,7 @@ cdef class Tree:
     source has `total_blocks`, of `block_size` bytes.
     `resolve(kind, value)` gives the bytes of a large value; set by the layer that knows them.
     `pin` is whatever has to stay alive as long as this tree, or a scan of it, is in use.
+    `volume_size` is what the catalog says of a volume's tree: the bytes that it may hold.
     """
 
     cdef object source
@@ -107,6 +108,7 @@ cdef class Tree:
     cdef public str label
     cdef public object resolve
     cdef public object pin
+    cdef public uint64_t volume_size
     cdef bytes stored_ref
     cdef bint closed
 
@@ -140,6 +142,7 @@ cdef class Tree:
         tree.label = self.label if label is None else label
         tree.resolve = self.resolve
         tree.pin = self.pin
+        tree.volume_size = self.volume_size
         tree.root = self.root
         tree.items = self.items
         tree.stored_ref = self.stored_ref
@@ -740,6 +743,7 @@ cdef class Tree:
             left.repage(self.node_size)
         if not right.dirty:
             self.account(right)
+        # Nothing is refused: there is room for both, and `used` counts a header twice.
         for j in range(right.n):
             cell = right.cell(j)
             if right.level and j == 0:

@@ -128,6 +128,7 @@ class Transaction:
         """Note the new size of a volume."""
         root, tree = self._open_root(name)
         root = replace(root, size=size)
+        tree.volume_size = size
         self._open[root.dataset] = (root, tree)
         self.catalog.put_dataset(root)
 
@@ -208,6 +209,7 @@ class Transaction:
         _, tree = self._open[head.dataset]
         head = replace(head, ref=target.ref, size=target.size)
         tree.reset(target.ref)
+        tree.volume_size = target.size
         self._open[head.dataset] = (head, tree)
         self.catalog.put_dataset(head)
 
@@ -344,6 +346,7 @@ class Transaction:
                 tree = head.fork(self.ledger, name)
             else:
                 tree = self.store.tree_of(root, name, self.ledger)
+            tree.volume_size = root.size
             found = self._open[root.dataset] = (root, tree)
         return found
 
