@@ -19,7 +19,7 @@ for those of the commits that follow (`Checkpoint`); if these are not durable, a
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +104,7 @@ class Committer:
         self._unstored_records = 0
         self._unstored_count = 0
         self._unstored_bytes = 0
-        self._opening = secrets.randbits(16)
+        self._opening = int.from_bytes(os.urandom(2), "little")
         self._flushing = threading.Lock()
         io.writer.adopt(log.next_block)
         io.space.relieve = _reliever(weakref.ref(self))
