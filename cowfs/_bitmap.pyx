@@ -203,16 +203,6 @@ cdef class Bitmap:
                 self.longest[group] = length
         return 0, 0
 
-    def clear_in_runs(self, Py_ssize_t length):
-        """Clear bits that lie in runs of at least `length`."""
-        cdef Py_ssize_t at = self.next_clear(0), stop, total = 0
-        while at < self.size:
-            stop = self.next_set(at)
-            if stop - at >= length:
-                total += stop - at
-            at = self.next_clear(stop)
-        return total
-
     def copy(self):
         """Another bitmap with the same bits."""
         cdef Bitmap other

@@ -38,6 +38,8 @@ cdef class Ledger:
     cdef public list own_freed
     cdef public list dropped
     cdef public bint grows
+    cdef public uint64_t replaced
+    cdef public uint64_t removed
     cdef public bint keep_old
     cdef public Py_ssize_t dirty_limit
     cdef public object spill

@@ -22,6 +22,8 @@ class Ledger:
     own_freed: list[int]
     dropped: list[bytes]
     grows: bool
+    replaced: int
+    removed: int
     keep_old: bool
     dirty_limit: int
     spill: Callable[[], None] | None

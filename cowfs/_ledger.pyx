@@ -97,6 +97,8 @@ cdef class Ledger:
     `counts` maps a block to its new count; 1 and 0 mean that it is no longer shared.
     `freed` holds `block << 16 | blocks` for what no committed root will reach any more, and `births`
     the transactions that wrote these. `durable` is the newest transaction known to be flushed.
+    `grows`, `replaced` and `removed` tell what it does to the items of datasets: whether there is more
+    than before, and how many got another value or went.
     `dropped` holds references of whole subtrees whose blocks nobody has released yet.
     `compress` is how leaves will be compressed when they are stored, or None. `keep_old` is for open
     readers: nodes of the old version stay in the cache. `below` is the ledger of the transactions

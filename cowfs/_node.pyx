@@ -186,13 +186,8 @@ cdef class Cache:
         self.admit(Record(block, checksum, data))
         self.evict(0)
 
-    def set_limit(self, Py_ssize_t limit):
-        """Change the budget and keep within it."""
-        self.limit = limit
-        self.evict(0)
-
     def clear(self):
-        """Drop everything, as after an abandoned transaction whose blocks will be used again."""
+        """Drop everything: whatever is asked for is read from the device again."""
         cdef Py_ssize_t limit = self.limit
         cdef Entry entry
         for entry in self.ring:

@@ -26,6 +26,7 @@ class Tree:
     label: str
     resolve: Resolve
     pin: object
+    volume_size: int
     def __init__(
         self,
         source: Source,

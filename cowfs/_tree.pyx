@@ -90,6 +90,7 @@ cdef class Tree:
     source has `total_blocks`, of `block_size` bytes.
     `resolve(kind, value)` gives the bytes of a large value; set by the layer that knows them.
     `pin` is whatever has to stay alive as long as this tree, or a scan of it, is in use.
+    `volume_size` is what the catalog says of a volume's tree: the bytes that it may hold.
     """
 
     cdef object source
@@ -107,6 +108,7 @@ cdef class Tree:
     cdef public str label
     cdef public object resolve
     cdef public object pin
+    cdef public uint64_t volume_size
     cdef bytes stored_ref
     cdef bint closed
 
@@ -115,7 +117,8 @@ cdef class Tree:
         self.source = source
         self.cache = cache
         self.node_size = node_size
-        self.inline_limit = node_size // 4 - 128
+        # So a leaf has room for three items; and for one of them a block is enough.
+        self.inline_limit = min(node_size // 4, source.block_size - MAX_KEY_LEN) - 128
         self.small = min(SMALL_NODE, node_size)
         self.owner = owner
         self.ledger = ledger
@@ -139,6 +142,7 @@ cdef class Tree:
         tree.label = self.label if label is None else label
         tree.resolve = self.resolve
         tree.pin = self.pin
+        tree.volume_size = self.volume_size
         tree.root = self.root
         tree.items = self.items
         tree.stored_ref = self.stored_ref
@@ -554,8 +558,10 @@ cdef class Tree:
         exact = node.find(key, klen, &at)
         self.version += 1
         if exact:
-            if u16(node.cell(at) + 2) < vlen and self.owner >= FIRST_DATASET:
-                self.ledger.grows = True
+            if self.owner >= FIRST_DATASET:
+                self.ledger.replaced += 1
+                if u16(node.cell(at) + 2) < vlen:
+                    self.ledger.grows = True
             if mode == RELEASE:
                 self.forget_cell(node.cell(at))
             if node.replace(at, kind, value, vlen):
@@ -598,33 +604,16 @@ cdef class Tree:
                           PyObject** path, int* slot, int depth) except -1:
         """Insert where there is no room: split the node, and the ones above it where need be."""
         cdef Node right, parent
-        cdef int middle, i, total, half, size, length
-        cdef uint8_t* cell
-        cdef uint8_t* last
+        cdef int middle
         cdef uint8_t reference[REF]
         cdef bytes separator
         memset(reference, 0, REF)
         while True:
-            # Where the cut falls: behind the items that fill half of the bytes, new one included.
             # Input that arrives in order leaves full nodes behind.
             if at == node.n and node.last == node.n - 1:
                 middle = node.n
             else:
-                size = CELL_HEADER + klen + vlen
-                total = node.used() + size
-                half = 0
-                middle = 0
-                while middle < node.n:
-                    if middle == at:
-                        half += size
-                    cell = node.cell(middle)
-                    length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
-                    if 2 * half + length > total:
-                        break
-                    half += length
-                    middle += 1
-                if middle == 0:
-                    middle = 1
+                middle = middle_of(node, at, CELL_HEADER + klen + vlen)
             right = node.split(middle, self.small, self.node_size)
             if at > middle or (at == middle and right.n == 0) or (
                     at == middle and node.used() > right.used()):
@@ -636,32 +625,17 @@ cdef class Tree:
                 self.insert_after_split(node, at, key, klen, kind, value, vlen)
                 if kid is not None:
                     node.kids.insert(at, kid)
-            # The shortest key that parts the two (for leaves; inner nodes know it already).
-            cell = right.cell(0)
-            length = u16(cell) & 0x3FFF
-            if not node.level:
-                last = node.cell(node.n - 1)
-                i = 0
-                while (i < (u16(last) & 0x3FFF) and i < length
-                       and last[CELL_HEADER + i] == cell[CELL_HEADER + i]):
-                    i += 1
-                if i + 1 < length:
-                    length = i + 1
-            separator = PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER, length)
+            separator = separator_of(node, right)
             key = <const uint8_t*>PyBytes_AS_STRING(separator)
-            klen = length
+            klen = <int>PyBytes_GET_SIZE(separator)
             kind = KIND_INLINE
             value = reference
             vlen = REF
             kid = right
             if depth == 0:
-                parent = new_node(
-                    node.level + 1, self.small, self.ledger.txid, self.cache.dirty)
-                parent.insert(0, key, 0, KIND_INLINE, reference, REF)
+                parent = self.raise_root(node)
                 parent.insert(1, key, klen, KIND_INLINE, reference, REF)
-                parent.kids.append(node)
                 parent.kids.append(right)
-                self.root = parent
                 return 0
             depth -= 1
             parent = <Node>path[depth]
@@ -672,6 +646,15 @@ cdef class Tree:
                 parent.kids.insert(at, right)
                 return 0
             node = parent
+
+    cdef Node raise_root(self, Node node):
+        """A new root above the one there was, which is its only child."""
+        cdef uint8_t reference[REF]
+        memset(reference, 0, REF)
+        self.root = new_node(node.level + 1, self.small, self.ledger.txid, self.cache.dirty)
+        self.root.insert(0, reference, 0, KIND_INLINE, reference, REF)
+        self.root.kids.append(node)
+        return self.root
 
     cdef int insert_after_split(self, Node node, int at, const uint8_t* key, int klen, int kind,
                                 const uint8_t* value, int vlen) except -1:
@@ -700,6 +683,7 @@ cdef class Tree:
             return False
         if self.owner >= FIRST_DATASET:
             self.note(OPERATION_DELETE, key, b"")
+            self.ledger.removed += 1
         node = self.dirty_root()
         while node.level:
             at = node.route(k, klen)
@@ -759,6 +743,7 @@ cdef class Tree:
             left.repage(self.node_size)
         if not right.dirty:
             self.account(right)
+        # Nothing is refused: there is room for both, and `used` counts a header twice.
         for j in range(right.n):
             cell = right.cell(j)
             if right.level and j == 0:
@@ -806,6 +791,8 @@ cdef class Tree:
         self.version += 1
         removed = self.drop_range(self.dirty_root(), start, stop)
         self.items -= removed
+        if self.owner >= FIRST_DATASET:
+            self.ledger.removed += removed
         self.lower_root()
         return removed
 
@@ -960,41 +947,69 @@ cdef class Tree:
     def flush(self, BlockWriter writer):
         """Store every dirty node, children before parents. Returns the root's reference or None."""
         cdef uint8_t reference[REF]
+        cdef bint limited = writer.limited()
+        cdef Node stored
         if self.root is None:
             self.stored_ref = None
         elif self.root.dirty:
             self.version += 1  # whoever holds a dirty node finds its place again
-            self.root = self.store_node(self.root, writer)
+            stored = self.store_node(self.dirty_root() if limited else self.root, writer, limited)
+            while stored.dirty:
+                self.part_child(self.raise_root(stored), 0)
+                stored = self.store_node(self.root, writer, limited)
+            self.root = stored
             self.reference(self.root, reference, writer.block_size)
             self.stored_ref = PyBytes_FromStringAndSize(<char*>reference, REF)
         return self.stored_ref
 
-    cdef Node store_node(self, Node node, BlockWriter writer):
+    cdef Node store_node(self, Node node, BlockWriter writer, bint limited):
         """The clean node that now holds, on the device, what a dirty one holds.
 
         A frozen node stays as it is, for the versions that share it, should this transaction fail.
+        On an image of limited size free blocks may lie one by one, and a node that takes several be
+        refused: then it is returned itself, for the caller to part it in two. So all are owned there.
         """
-        cdef Node stored = node.packed(self.owner, writer.txid)
+        cdef bint owned = self.owned(node)
+        # Dirty children of an owned node go at once: a large transaction is not in memory twice.
+        cdef Node target = node if owned else node.packed(self.owner, writer.txid)
         cdef Node kid
         cdef uint8_t reference[REF]
         cdef uint8_t* cell
-        cdef int i
-        for i in range(node.n if node.level else 0):
+        cdef int i = 0
+        while node.level and i < node.n:
             found = node.kids[i]
-            if found is None or not (<Node>found).dirty:
-                continue
-            kid = self.store_node(<Node>found, writer)
-            self.reference(kid, reference, writer.block_size)
-            stored.kids[i] = kid
-            cell = stored.cell(i)
-            memcpy(cell + CELL_HEADER + (u16(cell) & 0x3FFF), reference, REF)
-            if self.owned(node):
-                # The dirty child goes at once: a large transaction is not in memory twice.
-                node.kids[i] = kid
-                cell = node.cell(i)
+            if found is not None and (<Node>found).dirty:
+                kid = self.dirty_child(node, i) if limited else <Node>found
+                kid = self.store_node(kid, writer, limited)
+                if kid.dirty:
+                    if not self.part_child(node, i):
+                        return node
+                    continue
+                self.reference(kid, reference, writer.block_size)
+                target.kids[i] = kid
+                cell = target.cell(i)
                 memcpy(cell + CELL_HEADER + (u16(cell) & 0x3FFF), reference, REF)
-        writer.write_node(stored)
-        return stored
+            i += 1
+        if owned:
+            target = node.packed(self.owner, writer.txid)
+        return target if writer.write_node(target) else node
+
+    cdef bint part_child(self, Node parent, int i) except -1:
+        """Split a child that is too large in two; False where the parent has no room for both."""
+        cdef Node node = <Node>parent.kids[i]
+        cdef Node right
+        cdef bytes separator
+        cdef uint8_t reference[REF]
+        if parent.used() + 2 + CELL_HEADER + MAX_KEY_LEN + REF > self.node_size:
+            return False
+        memset(reference, 0, REF)
+        right = node.split(middle_of(node, -1, 0), self.small, self.node_size)
+        separator = separator_of(node, right)
+        self.insert_after_split(
+            parent, i + 1, <const uint8_t*>PyBytes_AS_STRING(separator),
+            <int>PyBytes_GET_SIZE(separator), KIND_INLINE, reference, REF)
+        parent.kids.insert(i + 1, right)
+        return True
 
     cdef int reference(self, Node node, uint8_t* to, uint32_t block_size) except -1:
         """Pointer and summary of a stored node."""
@@ -1006,6 +1021,37 @@ cdef class Tree:
         memcpy(to + 44, summary, 24)
         memcpy(to + 68, &outside, 4)
         return 0
+
+
+cdef int middle_of(Node node, int at, int size) noexcept:
+    """Where to cut a node in two: behind the items that fill half of the bytes, a new one of `size`
+    that comes to `at` included."""
+    cdef int middle = 0, half = 0, length, total = node.used() + size
+    cdef uint8_t* cell
+    while middle < node.n:
+        if middle == at:
+            half += size
+        cell = node.cell(middle)
+        length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
+        if 2 * half + length > total:
+            break
+        half += length
+        middle += 1
+    return middle or 1
+
+
+cdef bytes separator_of(Node left, Node right):
+    """The shortest key that parts two leaves; inner nodes know it already."""
+    cdef uint8_t* cell = right.cell(0)
+    cdef uint8_t* last = left.cell(left.n - 1)
+    cdef int i = 0, length = u16(cell) & 0x3FFF
+    if not left.level:
+        while (i < (u16(last) & 0x3FFF) and i < length
+               and last[CELL_HEADER + i] == cell[CELL_HEADER + i]):
+            i += 1
+        if i + 1 < length:
+            length = i + 1
+    return PyBytes_FromStringAndSize(<char*>cell + CELL_HEADER, length)
 
 
 def node_items(source, int node_size, bytes ref, str label):

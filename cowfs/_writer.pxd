@@ -31,4 +31,5 @@ cdef class BlockWriter:
     cdef int skip
 
     cdef uint64_t place(self, const uint8_t* data, Py_ssize_t length) except? 0
-    cdef int write_node(self, Node node) except -1
+    cdef bint has_room(self, Py_ssize_t blocks) except -1
+    cdef bint write_node(self, Node node) except -1

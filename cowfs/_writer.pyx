@@ -195,8 +195,17 @@ cdef class BlockWriter:
         """Place bytes of any length in one run; returns their first block."""
         return self.place(&data[0], data.shape[0])
 
-    cdef int write_node(self, Node node) except -1:
-        """Store a packed node whose children are stored.
+    def limited(self):
+        """Whether the image has a limit of size, so that `write_node` may find no run."""
+        return self.space.limit > 0
+
+    cdef bint has_room(self, Py_ssize_t blocks) except -1:
+        """Whether so many blocks are to be had in one run."""
+        return self.cursor + blocks <= self.end or self.space.has_run(blocks)
+
+    cdef bint write_node(self, Node node) except -1:
+        """Store a packed node whose children are stored; False, and nothing done, where it takes a
+        run of blocks that is not to be had, and could be split.
 
         Compression is tried only where it can save a block, and less often while it does not.
         """
@@ -206,7 +215,7 @@ cdef class BlockWriter:
         cdef int compression = 0
         blocks = (length + self.block_size - 1) // self.block_size
         if self.compression and blocks > 1:
-            if self.skip > 0:
+            if self.skip > 0 and self.has_room(blocks):
                 self.skip -= 1
             else:
                 payload = self.compress(page)
@@ -218,6 +227,9 @@ cdef class BlockWriter:
                     if self.incompressible < MAX_SKIP:
                         self.incompressible += 1
                     self.skip = self.incompressible
+        blocks = (PyBytes_GET_SIZE(payload) + self.block_size - 1) // self.block_size
+        if blocks > 1 and node.n > 1 and not self.has_room(blocks):
+            return False
         digest = self.checksum(payload)
         node.block = self.place(
             <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
@@ -227,4 +239,4 @@ cdef class BlockWriter:
         node.compression = compression
         memcpy(node.checksum, PyBytes_AS_STRING(digest), 16)
         self.cache.admit(node)
-        return 0
+        return True

@@ -19,9 +19,10 @@ for those of the commits that follow (`Checkpoint`); if these are not durable, a
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -103,9 +104,10 @@ class Committer:
         self._unstored_records = 0
         self._unstored_count = 0
         self._unstored_bytes = 0
-        self._opening = secrets.randbits(16)
+        self._opening = int.from_bytes(os.urandom(2), "little")
         self._flushing = threading.Lock()
         io.writer.adopt(log.next_block)
+        io.space.relieve = _reliever(weakref.ref(self))
 
     def begin(self) -> int:
         """Number of the transaction that begins. The caller sees to it that it is the only one."""
@@ -519,3 +521,31 @@ class Committer:
             self.io.space.retire(checkpoint.superblock.txid, checkpoint.older_log)
             self._checkpoint = None
         self.io.space.release(self.durable_txid, self.log.proven_txid, self.versions.oldest_txid())
+
+    def relieve(self) -> None:
+        """Let go at once of what only waits to be durable, or until something durable says that it
+        is. For a transaction that finds no space otherwise."""
+        log = self.log
+        self.make_durable(log.txid)
+        self.complete_checkpoint()
+        self.release_freed()
+        if self.io.space.young and log.proven_txid < log.txid:
+            self.check_sound()
+            superblock = replace(
+                log.superblock, sequence=log.superblock.sequence + 1, durable_txid=log.txid
+            )
+            write_superblock(self.io.device, superblock)
+            self._flush("nothing of this transaction was kept")
+            log.superblock, log.proven_txid = superblock, log.txid
+            self.release_freed()
+
+
+def _reliever(committer: weakref.ref[Committer]) -> Callable[[], None]:
+    """`relieve`, for the space layer, which must not keep the one above it alive."""
+
+    def relieve() -> None:
+        found = committer()
+        if found is not None:
+            found.relieve()
+
+    return relieve

@@ -82,12 +82,14 @@ def diff_volume(io: BlockIO, old: Tree, new: Tree) -> Iterator[Change]:
 def _ranges(
     io: BlockIO, tree: Tree, before: tuple[int, bytes], after: tuple[int, bytes]
 ) -> Iterator[tuple[int, int]]:
-    if before[0] != TREE or after[0] != TREE:
-        yield 0, max(cell_size(before), cell_size(after))
-        return
-    trees = []
-    for cell in (before, after):
-        ref, _, record_size = unpack_blob(cell[1])
+    """Ranges that may differ, by where they begin; what is no tree of records counts as a whole."""
+    trees, record_size = [], 0
+    for kind, value in (before, after):
+        ref = NO_REF
+        if kind == TREE:
+            ref, _, record_size = unpack_blob(value)
+        else:
+            yield 0, cell_size((kind, value))
         known = ref if ref != NO_REF else None
         trees.append(Tree(io, io.cache, io.node_size, tree.owner, known, None, tree.label))
     for key, _, _ in diff_items(io, trees[0], trees[1]):

@@ -102,14 +102,6 @@ class Engine(ABC):
             raise ClosedError("no transaction is open")
         writing.resize(name, size)
 
-    def size_of(self, name: str) -> int:
-        """Bytes of a volume, as the transaction that is open in this thread sees it."""
-        writing = self._writing
-        if writing is not None and self._writing_thread == threading.get_ident():
-            return writing.catalog.resolve(name).size
-        with self.pinned("lookup") as catalog:
-            return catalog.resolve(name).size
-
     @property
     def txid(self) -> int:
         """Number of the newest transaction."""
@@ -153,6 +145,7 @@ class Engine(ABC):
             root = version.resolve(name)
             head = version.heads.get(root.dataset) if "@" not in name else None
             tree = head.fork(None, name) if head is not None else self.tree_of(root, name)
+            tree.volume_size = root.size
             return root, FixedSession(
                 name,
                 self.io,

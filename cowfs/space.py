@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from . import limits
 from ._bitmap import Bitmap
@@ -31,8 +31,9 @@ from .format import Delta, pack_group, unpack_group
 
 _WORD = struct.Struct("<Q")
 
-NORMAL, DELETING, DESTROYING = range(3)
-"""Who asks for space: what only deletes may use a part of the reserve, destroying all of it."""
+NORMAL, REPLACING, DELETING, DESTROYING = range(4)
+"""Who asks for space: what does not grow may use a part of the reserve, what removes more than it
+replaces a larger one, and destroying all of it."""
 
 _SMALL_RUN = 64
 _LARGE_RUN = 256
@@ -76,6 +77,8 @@ class Space:
         """Blocks that the transaction in progress frees; see Transaction.prepare_space."""
         self.node_blocks = 1
         """Blocks of a full node."""
+        self.relieve: Callable[[], object] = object
+        """Makes reusable at once what only waits to be durable."""
         self._near = 0
         self._longest = _LARGE_RUN
         """The longest run that is looked for: less once there was none, and more with each
@@ -105,7 +108,8 @@ class Space:
     @property
     def reserve(self) -> int:
         """Blocks kept back in an image of limited size, so that deleting always works."""
-        return max(64, min(4096, self.limit // 16)) if self.limit else 0
+        least = max(64, 16 * self.node_blocks)
+        return max(least, min(4096, self.limit // 16)) if self.limit else 0
 
     @property
     def free(self) -> int:
@@ -139,24 +143,27 @@ class Space:
                 self.give_back(*run)
                 raise
             self.give_back(*run)
-        try:
-            return self._take_free(minimum, written, log)
-        except OutOfSpaceError:
-            if not self.log_runs:
-                raise
+        for make_room in (self.release_log, self.relieve):
+            try:
+                return self._take_free(minimum, written, log)
+            except OutOfSpaceError:
+                make_room()
+                self.refused = False
         self.release_log()
-        self.refused = False
         return self._take_free(minimum, written, log)
 
     def _take_free(self, minimum: int, written: int, log: bool) -> tuple[int, int]:
         wanted = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
-            floor = (self.reserve, self.reserve // 2, 0)[self.purpose]
+            reserve = self.reserve
+            floor = (reserve, reserve // 2, reserve // 4, 0)[self.purpose]
             spare = self.free - floor
-            if spare < minimum or (self.purpose == NORMAL and not self._leaves_runs(minimum)):
+            if spare < minimum:
                 raise self._full()
             wanted = min(wanted, spare)
         goal = max(minimum, min(_SMALL_RUN if log else self._longest, wanted))
+        if self.free < 2 * self.reserve:  # runs are left to what needs them
+            goal = minimum
         start, length = self.bitmap.search(self._near, goal)
         live = self.used - self.pending_blocks - self.freeing
         if not length and (log or live > _FULL * (self.total - _SLACK)):
@@ -179,14 +186,6 @@ class Space:
         except BaseException:  # an interrupt: nobody knows of the run
             self.bitmap.clear(start, length)
             raise
-
-    def _leaves_runs(self, blocks: int) -> bool:
-        """Whether the reserve will still be there in runs that a node fits in: free blocks that lie
-        one by one would be no help for deleting."""
-        if self.free > 8 * self.reserve:
-            return True
-        runs: int = self.bitmap.clear_in_runs(self.node_blocks)
-        return runs + self.limit - self.total - blocks >= self.reserve
 
     def has_run(self, blocks: int) -> bool:
         """Whether so many blocks are to be had in one run. Always true where the image grows."""

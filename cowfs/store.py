@@ -38,12 +38,7 @@ class Store(Engine):
             return KV(session)
         if root.kind == "fs":
             return FS(session, created_ns=root.created_ns)
-        return Volume(
-            session,
-            (lambda: root.size) if session.readonly else (lambda: self.size_of(session.name)),
-            lambda size: self.change_size(session.name, size),
-            root.record_size,
-        )
+        return Volume(session, lambda size: self.change_size(session.name, size), root.record_size)
 
     # --- datasets -------------------------------------------------------------------------------
 

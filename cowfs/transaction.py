@@ -26,7 +26,7 @@ from .catalog import (
 from .errors import ClosedError, ExistsError, UsageError
 from .reaper import Stack, release
 from .session import FixedSession
-from .space import DELETING, DESTROYING, NORMAL
+from .space import DELETING, DESTROYING, NORMAL, REPLACING
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -128,6 +128,7 @@ class Transaction:
         """Note the new size of a volume."""
         root, tree = self._open_root(name)
         root = replace(root, size=size)
+        tree.volume_size = size
         self._open[root.dataset] = (root, tree)
         self.catalog.put_dataset(root)
 
@@ -208,6 +209,7 @@ class Transaction:
         _, tree = self._open[head.dataset]
         head = replace(head, ref=target.ref, size=target.size)
         tree.reset(target.ref)
+        tree.volume_size = target.size
         self._open[head.dataset] = (head, tree)
         self.catalog.put_dataset(head)
 
@@ -314,8 +316,11 @@ class Transaction:
         space.freeing = self.ledger.freed_blocks
         if self.ledger.grows:
             space.purpose = NORMAL
+        elif self._destroys:
+            space.purpose = DESTROYING
         else:
-            space.purpose = DESTROYING if self._destroys else DELETING
+            removes = self.ledger.removed and self.ledger.removed >= self.ledger.replaced
+            space.purpose = DELETING if removes else REPLACING
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -341,6 +346,7 @@ class Transaction:
                 tree = head.fork(self.ledger, name)
             else:
                 tree = self.store.tree_of(root, name, self.ledger)
+            tree.volume_size = root.size
             found = self._open[root.dataset] = (root, tree)
         return found
 

@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 class Volume:
     """Bytes at offsets: reads beyond what was written give zeros.
 
-    `get_size` and `set_size` reach the size in the catalog. Offsets and sizes are in bytes.
+    `set_size` changes the size in the catalog; the tree knows it. Offsets and sizes are in bytes.
     """
 
     kind = "volume"
@@ -32,12 +32,10 @@ class Volume:
     def __init__(
         self,
         session: Session,
-        get_size: Callable[[], int],
         set_size: Callable[[int], None],
         record_size: int,
     ) -> None:
         self._session = session
-        self._get_size = get_size
         self._set_size = set_size
         self.record_size = record_size
         """Bytes that are stored, and rewritten, as one."""
@@ -54,20 +52,21 @@ class Volume:
     @property
     def size(self) -> int:
         """Bytes of the device."""
-        return self._get_size()
+        with self._session.reading() as tree:
+            return tree.volume_size
 
     def pread(self, length: int, offset: int) -> bytes:
         """`length` bytes from `offset`; fewer only at the end of the device."""
-        self._check(offset, 0)
-        length = min(length, self.size - offset)
         with self._session.reading() as tree:
+            _check(tree, offset, 0)
+            length = min(length, tree.volume_size - offset)
             data = self._blob(tree).pread(length, offset)
         return data.ljust(length, b"\0")
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`; how many bytes that were."""
-        self._check(offset, len(data))
         with self._session.writing() as tree:
+            _check(tree, offset, len(data))
             self._blob(tree).pwrite(data, offset)
         return len(data)
 
@@ -78,15 +77,14 @@ class Volume:
             if offset < end:
                 raise UsageError(f"a piece at {offset} behind one that ends at {end}")
             end = offset + len(data)
-        if end:
-            self._check(end, 0)
         with self._session.writing() as tree:
+            _check(tree, end, 0)
             self._blob(tree).pwritev(pieces)
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range back: it reads as zeros."""
-        self._check(offset, length)
         with self._session.writing() as tree:
+            _check(tree, offset, length)
             self._blob(tree).punch(offset, length)
 
     def resize(self, size: int) -> None:
@@ -130,7 +128,7 @@ class Volume:
         """Write all bytes to a file on the host, with holes where nothing was ever written; to a
         device or pipe, every byte."""
         with self._session.reading() as tree:
-            size = self.size
+            size = tree.volume_size
             report = _counting(progress, size)
             blob = self._blob(tree)
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -162,17 +160,18 @@ class Volume:
     def _blob(self, tree: Tree) -> Blob:
         """What was written so far, which may end before the volume does."""
         blob = Blob(self._session.io, tree, BLOB_KEY, record_size=self.record_size)
-        if blob.size > self.size:
+        if blob.size > tree.volume_size:
             raise CorruptionError(
-                self.name, None, f"{blob.size} bytes in a volume of {self.size} bytes"
+                self.name, None, f"{blob.size} bytes in a volume of {tree.volume_size} bytes"
             )
         return blob
 
-    def _check(self, offset: int, length: int) -> None:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise UsageError(
-                f"bytes {offset} to {offset + length} of a volume of {self.size} bytes"
-            )
+
+def _check(tree: Tree, offset: int, length: int) -> None:
+    """UsageError where a range is not within the volume."""
+    size = tree.volume_size
+    if offset < 0 or length < 0 or offset + length > size:
+        raise UsageError(f"bytes {offset} to {offset + length} of a volume of {size} bytes")
 
 
 def _counting(progress: Progress | None, total: int) -> Callable[[int], None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from contextlib import ExitStack
 import click
 
 import cowfs
+from cowfs import limits
 from cowfs.errors import PathIsADirectoryError, UsageError
 from cowfs.fs import FS
 from cowfs.volume import Volume
@@ -144,7 +144,8 @@ def copy_from_host(source: str, fs: FS, target: bytes, recursive: bool, begin: B
         fs.copy_in(source, target, progress=progress, follow_symlinks=not recursive)
     else:
         with open(source, "rb") as old, fs.open(target, "wb") as new:
-            shutil.copyfileobj(old, new, 1 << 20)
+            while data := old.read(limits.MIB):
+                new.write(data)
 
 
 def copy_between(

@@ -10,7 +10,7 @@ import cowfs
 from cowfs.device import MemoryDevice
 
 from ..conftest import MakeStore
-from ..plain import assert_holds, assert_sound, contents, noise, reopened
+from ..plain import assert_holds, assert_sound, contents, noise, reopened, text
 
 SMALL = 4 << 20
 
@@ -296,4 +296,41 @@ def test_a_reader_keeps_what_it_sees_and_no_more(make_store: MakeStore) -> None:
     store["a"][b"0"] = b""
     store["a"][b"1"] = b""
     assert store.space().free > held + 900_000
+    assert_sound(store)
+
+
+@pytest.mark.parametrize("size", [30, 1500])
+def test_what_waits_for_a_flush_only_is_no_reason_to_be_out_of_space(
+    make_store: MakeStore, size: int
+) -> None:
+    """On a full image, overwriting goes on for ever, durable or not."""
+    device = MemoryDevice()
+    store = make_store(device, size=SMALL)
+    store.create("a")
+    count = fill(store, "a", size, batch=max(1, 200_000 // (size + 100)))
+    expected = dict(store["a"].items())
+    for number in range(1000):
+        key = b"%06d" % (number * 7919 % count)
+        with store.transaction(durable=False) as tx:
+            tx["a"][key] = expected[key] = noise(size, count + number)
+    assert dict(store["a"].items()) == expected
+    assert_sound(store)
+    store.sync()
+    assert_holds(reopened(device), {"a": expected})
+
+
+def test_overwriting_leaves_room_for_deleting(make_store: MakeStore) -> None:
+    """Values of the same length that compress worse take more space; deleting must go on."""
+    store = make_store(size=SMALL)
+    store.create("a")
+    with pytest.raises(cowfs.OutOfSpaceError):
+        for number in range(100_000):
+            store["a"][b"%06d" % number] = text(1500, number)
+    keys = list(store["a"])
+    with pytest.raises(cowfs.OutOfSpaceError):
+        for number, key in enumerate(keys):
+            store["a"][key] = noise(1500, number)
+    random.Random(1).shuffle(keys)
+    for key in keys:
+        del store["a"][key]
     assert_sound(store)

@@ -18,6 +18,16 @@ from ..plain import assert_sound, noise, reopened
 SIZE = 3_000_001
 
 
+def test_diff_of_a_volume_that_was_empty_gives_what_was_written(store: cowfs.Store) -> None:
+    volume = store.create("v", "volume", 64 << 20, 16384)
+    store.snapshot("v@empty")
+    volume.pwrite(noise(5000), 32 << 20)
+    volume.pwrite(noise(16384), 48 << 20)
+    expected = [(32 << 20, (32 << 20) + 16384), (48 << 20, (48 << 20) + 16384)]
+    for names in (("v@empty", "v"), ("v", "v@empty")):
+        assert [(change.start, change.stop) for change in store.diff(*names)] == expected
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("how", ["live", "transaction"])
 def test_a_volume_is_a_bytearray(seed: int, how: str) -> None:
@@ -217,6 +227,24 @@ def test_a_view_keeps_the_size_of_its_moment(store: cowfs.Store) -> None:
         volume.resize(9000)
         assert (view.size, volume.size) == (5000, 9000)
         assert view.pread(9000, 0) == bytes(5000)
+
+
+def test_a_live_volume_has_the_size_of_its_version_and_not_of_the_open_transaction(
+    store: cowfs.Store,
+) -> None:
+    volume = store.create("v", "volume", 5000)
+    volume.pwrite(noise(5000), 0)
+    store.snapshot("v@x")
+    with store.transaction() as tx:
+        tx["v"].resize(100)
+        assert (tx["v"].size, volume.size) == (100, 5000)
+        assert volume.pread(9000, 0) == noise(5000)
+        tx.rollback("v@x")
+        assert tx["v"].size == 5000
+        tx["v"].resize(9000)
+        assert tx["v"].pwrite(b"end", 8997) == 3
+        assert volume.pread(9000, 0) == noise(5000)
+    assert volume.pread(9000, 0) == noise(5000) + bytes(3997) + b"end"
 
 
 def test_records_that_lie_side_by_side_are_read_together(make_store: Any) -> None:
