@@ -127,9 +127,11 @@ def follow(
     visit: Callable[[CommitRecord], None],
     *,
     alone: bool = False,
+    strict: bool = True,
 ) -> Log:
     """Walk the chain from the superblock's checkpoint to its end, and `visit` each record; with
-    `alone` the checkpoint only, and an image that was made shorter since is none cut short.
+    `alone` the checkpoint only, and an image that was made shorter since is none cut short. Unless
+    `strict`, a chain that is damaged ends there, and the image may be cut short.
 
     Raises FormatError where the image is cut short, CorruptionError where the checkpoint is gone
     or a record in the middle of the chain.
@@ -163,7 +165,7 @@ def follow(
                 f"{superblock.total_blocks * block_size:,} at the last checkpoint"
             )
         raise CorruptionError("", superblock.record_block, "the checkpoint record is damaged")
-    if not alone:
+    if strict and not alone:
         _check_end(device, superblock, chain[-1][1])
     durable = max(superblock.durable_txid, *(record.durable_txid for _, record, _ in chain))
     log = Log(superblock, 0, b"", 0)
@@ -173,7 +175,7 @@ def follow(
         if record.txid > durable and not _landed(device, record, block_size):
             break
         short = device.size() < record.total_blocks * block_size
-        if record.txid <= durable and short and not alone:
+        if record.txid <= durable and short and strict and not alone:
             raise FormatError(
                 f"{device.name}: cut short: {device.size():,} bytes, "
                 f"{record.total_blocks * block_size:,} expected"
