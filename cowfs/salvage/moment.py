@@ -22,7 +22,7 @@ from ..format import (
     unpack_operations,
     unpack_superblock,
 )
-from ..log import follow, read_superblocks
+from ..log import PLACES, follow, read_superblocks
 from .walk import Later, Source
 
 _LABEL = "(log)"
@@ -125,10 +125,7 @@ def _chain(device: Device, superblock: Superblock) -> tuple[_Chain, str]:
 def _damaged_slots(device: Device, block_size: int) -> Iterator[int]:
     """Slots of the ring that were written and verify in neither place."""
     for slot in range(limits.SUPERBLOCK_SLOTS):
-        copies = [
-            device.read((place + slot) * block_size, block_size)
-            for place in (0, limits.SECOND_PLACE_BLOCK)
-        ]
+        copies = [device.read((place + slot) * block_size, block_size) for place in PLACES]
         if any(map(any, copies)) and not any(map(unpack_superblock, copies)):
             yield slot
 
