@@ -166,9 +166,8 @@ class Catalog:
     def snapshots(self, dataset: Root) -> list[Root]:
         """A dataset's snapshots, oldest first."""
         start = snapshot_key(dataset.dataset)
-        stop = snapshot_key(dataset.dataset + 1)
         found = []
-        for key, data in self.tree.items_between(start, stop):
+        for key, data in self._snapshot_items(dataset.dataset):
             name = _name(key[len(start) :], SNAPSHOT_NAME)
             found.append(self._root(dataset.dataset, data, SNAPSHOT_NAME, name))
         return sorted(found, key=lambda root: (root.txid, root.created_ns, root.name))
@@ -210,6 +209,9 @@ class Catalog:
             raise _corrupt(f"dataset {name!r} has the number {number.hex()}")
         return self._root(dataset, self._need(b"D" + number), DATASET_NAME, name)
 
+    def _snapshot_items(self, dataset: int) -> Iterator[tuple[bytes, bytes]]:
+        return self.tree.items_between(snapshot_key(dataset), snapshot_key(dataset + 1))
+
     def _need(self, key: bytes) -> bytes:
         data: bytes | None = self.tree.get(key)
         if data is None:
@@ -236,6 +238,8 @@ class Catalog:
             raise KindError(f"kind {kind!r}: a dataset is one of {', '.join(KINDS)}")
         self._need_free(name)
         number, next_drop = self._meta()
+        if dataset_key(number) in self.tree or any(True for _ in self._snapshot_items(number)):
+            raise _corrupt(f"the next dataset is to be number {number}, of which there are records")
         self.tree.put(CATALOG_META, pack_meta(number + 1, next_drop))
         empty = Root(number, name, kind, 0, 0, 0, 0, None)
         root = replace(empty, **fields)  # type: ignore[arg-type]
