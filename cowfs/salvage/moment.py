@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from .. import limits
 from .._tree import node_items
@@ -87,38 +88,37 @@ def newest(device: Device) -> Iterator[str | Moment]:
     for slot in _damaged_slots(device, superblocks[0].block_size):
         yield f"superblock slot {slot}: damaged in both places; it may have been the newest"
     damaged: set[bytes | None] = set()
-    for superblock in superblocks:
-        chain, problem = _chain(device, superblock)
-        if problem:
-            yield f"the log behind superblock {superblock.sequence}: {problem}"
-        if chain.problem:
-            yield chain.problem
+    for superblock, alone in product(superblocks, (False, True)):
+        chain, problem = _chain(device, superblock, alone)
+        if not alone:
+            if problem:
+                yield f"the log behind superblock {superblock.sequence}: {problem}"
+            if chain.problem:
+                yield chain.problem
         later, txid = chain.later, chain.txid
         for of, catalog in reversed(chain.catalogs):
             damage = _damage(chain.source, catalog)
             if not damage:
                 yield Moment(chain.source, txid, catalog, later)
                 return
-            if catalog not in damaged:  # the chain of an older superblock leads to it as well
+            if catalog not in damaged:  # other chains lead to it as well
                 damaged.add(catalog)
                 yield f"the catalog of transaction {of}: {damage}"
             later, txid = {}, of - 1
     raise CorruptionError("(catalog)", None, "none that verifies is left; nothing can be found")
 
 
-def _chain(device: Device, superblock: Superblock) -> tuple[_Chain, str]:
-    """The records behind a superblock, and what is wrong with them."""
-    try:
+def _chain(device: Device, superblock: Superblock, alone: bool) -> tuple[_Chain, str]:
+    """The records behind a superblock (only that of its checkpoint, if `alone`), and what is wrong
+    with them."""
+    problem = ""
+    for strict in (True, False):
         chain = _Chain(device, superblock)
-        follow(device, superblock, chain.visit)
-        return chain, ""
-    except _DAMAGE as error:
-        problem = str(error)
-    chain = _Chain(device, superblock)
-    try:
-        follow(device, superblock, chain.visit, strict=False)
-    except _DAMAGE as error:
-        problem = str(error)
+        try:
+            follow(device, superblock, chain.visit, alone=alone, strict=strict)
+            break
+        except _DAMAGE as error:
+            problem = str(error)
     return chain, problem
 
 

@@ -287,6 +287,33 @@ def test_a_catalog_that_is_lost_is_that_of_the_checkpoint_before(tmp_path: Path)
     assert found == {"a": {b"k": b"old"}}
 
 
+def test_a_catalog_that_is_lost_is_that_of_an_older_superblock(tmp_path: Path) -> None:
+    """Also where the log behind that one leads to the damaged one again."""
+    device = MemoryDevice()
+    store = cowfs.open_device(device, parameters=SMALL)
+    store.create("a")[b"k"] = b"old"
+    with store.transaction() as tx:
+        tx["a"][b"other"] = b"old"
+        tx.checkpoint = True
+    with store.transaction() as tx:
+        tx["a"][b"k"] = b"new"
+        tx.checkpoint = True
+    checkpoint = store.txid
+    for number in range(2):  # the second says that the first, and all before, were durable
+        store["a"][b"k"] = b"newer %d" % number
+    assert store.catalog_tree.ref is not None
+    newest, _ = read_superblocks(device)[:2]
+    slot = newest.sequence % limits.SUPERBLOCK_SLOTS
+    lost = unpack_pointer(store.catalog_tree.ref).block
+    device = damaged(device.read(0, device.size()), lost, slot, slot + limits.SECOND_PLACE_BLOCK)
+    losses, found = rescue(device, tmp_path / "out")
+    assert [loss.reason.split(":")[0] for loss in losses] == [
+        f"superblock slot {slot}",
+        f"the catalog of transaction {checkpoint}",
+    ]
+    assert found == {"a": {b"k": b"old", b"other": b"old"}}
+
+
 def test_a_leaf_of_the_catalog_that_is_lost_costs_the_datasets_in_it(tmp_path: Path) -> None:
     device = MemoryDevice()
     store = cowfs.open_device(device, parameters=SMALL)
