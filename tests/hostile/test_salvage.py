@@ -60,7 +60,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
 
 
 def test_directories_in_each_other_come_to_an_end(tmp_path: Path) -> None:
-    items = {}
+    items: dict[bytes, bytes] = {}
     for number, parent in ((5, 6), (6, 7), (7, 5)):
         items |= file(number, stat.S_IFDIR | 0o755, parent, b"d%d" % number, b"")
         del items[make_key(number, DATA)]
