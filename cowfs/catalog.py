@@ -140,7 +140,7 @@ class Catalog:
             raise NotFoundError(
                 f"dataset {dataset.name!r} has no snapshot {name!r}; it has: {known}"
             )
-        return self._root(dataset.dataset, data, SNAPSHOT_NAME, name)
+        return self._snapshot(dataset, data, name)
 
     def has_snapshot(self, dataset: Root, name: str) -> bool:
         """Whether a dataset has a snapshot of that name. Costs the same, however many it has."""
@@ -169,7 +169,7 @@ class Catalog:
         found = []
         for key, data in self._snapshot_items(dataset.dataset):
             name = _name(key[len(start) :], SNAPSHOT_NAME)
-            found.append(self._root(dataset.dataset, data, SNAPSHOT_NAME, name))
+            found.append(self._snapshot(dataset, data, name))
         return sorted(found, key=lambda root: (root.txid, root.created_ns, root.name))
 
     def drops(self) -> Iterator[tuple[int, list[tuple[bytes, int]]]]:
@@ -227,6 +227,14 @@ class Catalog:
             raise _corrupt(f"{root.name!r} is listed as {name!r}")
         if root.ref is not None:
             self.tree.check_ref(root.ref)
+        return root
+
+    def _snapshot(self, dataset: Root, data: bytes, name: str) -> Root:
+        root = self._root(dataset.dataset, data, SNAPSHOT_NAME, name)
+        if root.kind != dataset.kind:
+            raise _corrupt(
+                f"a snapshot {name!r} of kind {root.kind}, and {dataset.kind} its dataset"
+            )
         return root
 
     # --- changing -------------------------------------------------------------------------------

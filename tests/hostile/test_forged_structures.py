@@ -208,6 +208,21 @@ def test_a_catalog_that_does_not_fit_together_is_found(
         assert [f for f in store.check().faults if reason in f.reason], store.check().faults
 
 
+def test_a_snapshot_is_of_the_kind_of_its_dataset(forgery: Forgery, opened: MakeForged) -> None:
+    def edit(page: Page) -> None:
+        snapshots = [cell for cell in page.cells if cell.key[:1] == b"S"]
+        assert len(snapshots) > 1
+        snapshots[0].value, snapshots[-1].value = snapshots[-1].value, snapshots[0].value
+
+    for spot in forgery.spots.values():
+        if spot.owner == CATALOG_OWNER and spot.is_node and not spot.level:
+            forgery.pages[spot.block] = [edit]
+    with opened(forgery) as store:
+        assert any("of kind" in fault.reason for fault in store.check().faults)
+        with pytest.raises(cowfs.CorruptionError, match="a snapshot 'x' of kind"):
+            list(store.diff("keys@x", "keys"))
+
+
 def test_a_new_dataset_takes_over_no_snapshots(forgery: Forgery, opened: MakeForged) -> None:
     def edit(cell: Cell) -> None:
         if cell.key[:1] == b"S":  # of a dataset that is made next
