@@ -131,8 +131,8 @@ def _salvage(path: Path, verdict: Verdict) -> None:
                     raise Wrong(f"check found nothing, and salvage: {loss}")
     except REFUSED as error:
         _check_error(error)
-        if not verdict.refused:
-            raise Wrong(f"what opens cannot be salvaged: {error}") from error
+        if not verdict.refused and not verdict.faults:
+            raise Wrong(f"what is sound cannot be salvaged: {error}") from error
     finally:
         device.close()
         shutil.rmtree(out, ignore_errors=True)
