@@ -37,8 +37,8 @@ LARGEST = {CATALOG_OWNER: 0, SPACE_OWNER: 64 * limits.KIB}
 FIRST_DATASET = 16
 """Ids of trees: below this, the store's own."""
 
-_DATASET_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:-]|/(?=[A-Za-z0-9_]))*")
-_SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+DATASET_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:-]|/(?=[A-Za-z0-9_]))*")
+SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 MAX_NAME = 200
 _DROP_LEVELS = 8
 """Levels of a subtree that is being destroyed in one item: they fit the smallest leaf."""
@@ -46,7 +46,7 @@ _DROP_LEVELS = 8
 
 def check_dataset_name(name: str) -> str:
     """The name, or UsageError that says which are allowed."""
-    if not isinstance(name, str) or len(name) > MAX_NAME or not _DATASET_NAME.fullmatch(name):
+    if not isinstance(name, str) or len(name) > MAX_NAME or not DATASET_NAME.fullmatch(name):
         raise UsageError(
             f"dataset name {name!r}: allowed are 1 to {MAX_NAME} of the characters "
             "A-Z a-z 0-9 _ . - : and / between parts, each part starting with a letter, digit or _"
@@ -60,7 +60,7 @@ def split_snapshot(name: str) -> tuple[str, str]:
         raise UsageError(f"snapshot name {name!r}: a snapshot is named DATASET@NAME")
     dataset, _, snapshot = name.partition("@")
     check_dataset_name(dataset)
-    if len(snapshot) > MAX_NAME or not _SNAPSHOT_NAME.fullmatch(snapshot):
+    if len(snapshot) > MAX_NAME or not SNAPSHOT_NAME.fullmatch(snapshot):
         raise UsageError(
             f"snapshot name {snapshot!r}: allowed are 1 to {MAX_NAME} of the characters "
             "A-Z a-z 0-9 _ . - : starting with a letter, digit or _"
@@ -130,7 +130,7 @@ class Catalog:
 
     def by_id(self, dataset: int) -> Root:
         """The head of the dataset with this id."""
-        return self._root(dataset, self._need(dataset_key(dataset)), _DATASET_NAME)
+        return self._root(dataset, self._need(dataset_key(dataset)), DATASET_NAME)
 
     def snapshot(self, dataset: Root, name: str) -> Root:
         """One snapshot of a dataset. Raises NotFoundError."""
@@ -140,7 +140,7 @@ class Catalog:
             raise NotFoundError(
                 f"dataset {dataset.name!r} has no snapshot {name!r}; it has: {known}"
             )
-        return self._root(dataset.dataset, data, _SNAPSHOT_NAME, name)
+        return self._snapshot(dataset, data, name)
 
     def has_snapshot(self, dataset: Root, name: str) -> bool:
         """Whether a dataset has a snapshot of that name. Costs the same, however many it has."""
@@ -156,21 +156,20 @@ class Catalog:
     def names(self) -> Iterator[str]:
         """Names of all datasets, in order."""
         for key in self.tree.items_between(b"N", b"O", False, 1):
-            yield self._name(key[1:], _DATASET_NAME)
+            yield _name(key[1:], DATASET_NAME)
 
     def datasets(self) -> Iterator[Root]:
         """All heads, by name."""
         for key, number in self.tree.items_between(b"N", b"O"):
-            yield self._head(self._name(key[1:], _DATASET_NAME), number)
+            yield self._head(_name(key[1:], DATASET_NAME), number)
 
     def snapshots(self, dataset: Root) -> list[Root]:
         """A dataset's snapshots, oldest first."""
         start = snapshot_key(dataset.dataset)
-        stop = snapshot_key(dataset.dataset + 1)
         found = []
-        for key, data in self.tree.items_between(start, stop):
-            name = self._name(key[len(start) :], _SNAPSHOT_NAME)
-            found.append(self._root(dataset.dataset, data, _SNAPSHOT_NAME, name))
+        for key, data in self._snapshot_items(dataset.dataset):
+            name = _name(key[len(start) :], SNAPSHOT_NAME)
+            found.append(self._snapshot(dataset, data, name))
         return sorted(found, key=lambda root: (root.txid, root.created_ns, root.name))
 
     def drops(self) -> Iterator[tuple[int, list[tuple[bytes, int]]]]:
@@ -179,10 +178,10 @@ class Catalog:
             try:
                 stack = unpack_drop(data)
             except ValueError as error:
-                raise self._corrupt(str(error)) from None
+                raise _corrupt(str(error)) from None
             number = int.from_bytes(key[1:], "big")
             if key != drop_key(min(number, limits.MAX_NUMBER)):
-                raise self._corrupt(f"an item {key!r}")
+                raise _corrupt(f"an item {key!r}")
             for ref, _ in stack:
                 self.tree.check_ref(ref)
             yield number, stack
@@ -207,40 +206,35 @@ class Catalog:
     def _head(self, name: str, number: bytes) -> Root:
         dataset = int.from_bytes(number, "big")
         if len(number) != 8 or not FIRST_DATASET <= dataset < limits.MAX_NUMBER:
-            raise self._corrupt(f"dataset {name!r} has the number {number.hex()}")
-        return self._root(dataset, self._need(b"D" + number), _DATASET_NAME, name)
+            raise _corrupt(f"dataset {name!r} has the number {number.hex()}")
+        return self._root(dataset, self._need(b"D" + number), DATASET_NAME, name)
 
-    def _name(self, data: bytes, allowed: re.Pattern[str]) -> str:
-        name = data.decode("ascii", "backslashreplace")
-        if len(name) > MAX_NAME or not allowed.fullmatch(name):
-            raise self._corrupt(f"a name {data!r}")
-        return name
-
-    @staticmethod
-    def _corrupt(reason: str) -> CorruptionError:
-        return CorruptionError("(catalog)", None, reason)
+    def _snapshot_items(self, dataset: int) -> Iterator[tuple[bytes, bytes]]:
+        return self.tree.items_between(snapshot_key(dataset), snapshot_key(dataset + 1))
 
     def _need(self, key: bytes) -> bytes:
         data: bytes | None = self.tree.get(key)
         if data is None:
-            raise self._corrupt(f"the record {key!r} is missing")
+            raise _corrupt(f"the record {key!r} is missing")
         return data
 
     def _root(
         self, dataset: int, data: bytes, allowed: re.Pattern[str], name: str | None = None
     ) -> Root:
         """A head or snapshot, which must have that `name` where it is known by one."""
-        try:
-            kind, created_ns, txid, size, record_size, own, ref = unpack_root(data)
-            root = Root(dataset, own, KINDS[kind], created_ns, txid, size, record_size, ref)
-        except (ValueError, IndexError) as error:
-            raise self._corrupt(str(error)) from None
-        if self._name(own.encode(), allowed) != (own if name is None else name):
-            raise self._corrupt(f"{own!r} is listed as {name!r}")
-        if (root.kind == "volume") != (root.size > 0):
-            raise self._corrupt(f"{own!r} is a {root.kind} of {root.size} bytes")
-        if ref is not None:
-            self.tree.check_ref(ref)
+        root = read_root(dataset, data, allowed)
+        if name is not None and root.name != name:
+            raise _corrupt(f"{root.name!r} is listed as {name!r}")
+        if root.ref is not None:
+            self.tree.check_ref(root.ref)
+        return root
+
+    def _snapshot(self, dataset: Root, data: bytes, name: str) -> Root:
+        root = self._root(dataset.dataset, data, SNAPSHOT_NAME, name)
+        if root.kind != dataset.kind:
+            raise _corrupt(
+                f"a snapshot {name!r} of kind {root.kind}, and {dataset.kind} its dataset"
+            )
         return root
 
     # --- changing -------------------------------------------------------------------------------
@@ -252,6 +246,8 @@ class Catalog:
             raise KindError(f"kind {kind!r}: a dataset is one of {', '.join(KINDS)}")
         self._need_free(name)
         number, next_drop = self._meta()
+        if dataset_key(number) in self.tree or any(True for _ in self._snapshot_items(number)):
+            raise _corrupt(f"the next dataset is to be number {number}, of which there are records")
         self.tree.put(CATALOG_META, pack_meta(number + 1, next_drop))
         empty = Root(number, name, kind, 0, 0, 0, 0, None)
         root = replace(empty, **fields)  # type: ignore[arg-type]
@@ -314,11 +310,35 @@ class Catalog:
         try:
             return (FIRST_DATASET, 0) if data is None else unpack_meta(data)
         except ValueError as error:
-            raise self._corrupt(str(error)) from None
+            raise _corrupt(str(error)) from None
 
     def _need_free(self, name: str) -> None:
         if name_key(name) in self.tree:
             raise ExistsError(f"dataset {name!r} exists already; choose another name")
+
+
+def read_root(dataset: int, data: bytes, allowed: re.Pattern[str]) -> Root:
+    """A stored head or snapshot, its name one that is `allowed`. Raises CorruptionError."""
+    try:
+        kind, created_ns, txid, size, record_size, name, ref = unpack_root(data)
+        root = Root(dataset, name, KINDS[kind], created_ns, txid, size, record_size, ref)
+    except (ValueError, IndexError) as error:
+        raise _corrupt(str(error)) from None
+    _name(name.encode(), allowed)
+    if (root.kind == "volume") != (root.size > 0):
+        raise _corrupt(f"{name!r} is a {root.kind} of {root.size} bytes")
+    return root
+
+
+def _name(data: bytes, allowed: re.Pattern[str]) -> str:
+    name = data.decode("ascii", "backslashreplace")
+    if len(name) > MAX_NAME or not allowed.fullmatch(name):
+        raise _corrupt(f"a name {data!r}")
+    return name
+
+
+def _corrupt(reason: str) -> CorruptionError:
+    return CorruptionError("(catalog)", None, reason)
 
 
 def _pack(root: Root) -> bytes:

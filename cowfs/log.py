@@ -87,11 +87,17 @@ def overflow_span(pointer: bytes, block_size: int) -> tuple[int, int]:
     return fields.block, fields.blocks(block_size)
 
 
-def write_superblock(device: Device, superblock: Superblock) -> None:
+PLACES = (0, limits.SECOND_PLACE_BLOCK)
+"""First blocks of the two places that the ring of superblocks has."""
+
+
+def write_superblock(
+    device: Device, superblock: Superblock, places: tuple[int, ...] = PLACES
+) -> None:
     """Write both copies to the slot of its sequence number; they count once it is flushed."""
     data = superblock.pack()
     slot = superblock.sequence % limits.SUPERBLOCK_SLOTS
-    for place in (0, limits.SECOND_PLACE_BLOCK):
+    for place in places:
         device.write((place + slot) * superblock.block_size, data)
 
 
@@ -104,7 +110,7 @@ def read_superblocks(device: Device) -> list[Superblock]:
     found: dict[int, Superblock] = {}
     seen_magic = False
     for block_size in limits.BLOCK_SIZES:
-        for place in (0, limits.SECOND_PLACE_BLOCK):
+        for place in PLACES:
             span = limits.SUPERBLOCK_SLOTS * block_size
             data = device.read(place * block_size, span)
             for at in range(0, len(data), block_size):
@@ -127,9 +133,11 @@ def follow(
     visit: Callable[[CommitRecord], None],
     *,
     alone: bool = False,
+    strict: bool = True,
 ) -> Log:
     """Walk the chain from the superblock's checkpoint to its end, and `visit` each record; with
-    `alone` the checkpoint only, and an image that was made shorter since is none cut short.
+    `alone` the checkpoint only, and an image that was made shorter since is none cut short. Unless
+    `strict`, a chain that is damaged ends there, and the image may be cut short.
 
     Raises FormatError where the image is cut short, CorruptionError where the checkpoint is gone
     or a record in the middle of the chain.
@@ -163,7 +171,7 @@ def follow(
                 f"{superblock.total_blocks * block_size:,} at the last checkpoint"
             )
         raise CorruptionError("", superblock.record_block, "the checkpoint record is damaged")
-    if not alone:
+    if strict and not alone:
         _check_end(device, superblock, chain[-1][1])
     durable = max(superblock.durable_txid, *(record.durable_txid for _, record, _ in chain))
     log = Log(superblock, 0, b"", 0)
@@ -173,7 +181,7 @@ def follow(
         if record.txid > durable and not _landed(device, record, block_size):
             break
         short = device.size() < record.total_blocks * block_size
-        if record.txid <= durable and short and not alone:
+        if record.txid <= durable and short and strict and not alone:
             raise FormatError(
                 f"{device.name}: cut short: {device.size():,} bytes, "
                 f"{record.total_blocks * block_size:,} expected"
@@ -252,12 +260,14 @@ def lead_back(device: Device, log: Log, newest: Superblock, total_blocks: int) -
     """Make openers find the checkpoint where `log` ends, and nothing after it.
 
     The superblock comes first: as long as the next record is there, it leads to the newest commit.
+    It may take the slot of the one that led here, which has to be there until this one is.
     """
     if device.size() < total_blocks * log.superblock.block_size:
         device.resize(total_blocks * log.superblock.block_size)
     log.superblock = replace(log.superblock, sequence=newest.sequence + 1)
-    write_superblock(device, log.superblock)
-    device.flush()
+    for place in PLACES:
+        write_superblock(device, log.superblock, (place,))
+        device.flush()
     _wipe_next(device, log)
     device.flush()
 

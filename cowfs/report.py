@@ -84,6 +84,22 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that could not be copied out of a damaged image, or may not have been."""
+
+    dataset: str
+    """Name of the dataset or snapshot; "" for what is above them all."""
+    what: bytes
+    """Path, key, or range of them; b"" where it is the whole dataset."""
+    start: int | None
+    """First byte that is lost; None where not just bytes of it are."""
+    stop: int | None
+    block: int | None
+    """Where the damage is, if it is known."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceReport:
     """Where the image's space is, in bytes. `total` is the sum of what follows it up to `free`."""
 

@@ -35,6 +35,13 @@ class Checkpoint:
     """When the newest dataset or snapshot in it was made: it is no older than that."""
     damage: str | None
     """The first thing that is wrong with it; None where everything verifies."""
+    newest_txid: int
+    """Number of the newest transaction on the image: those after `txid` are what going back loses,
+    but for a gap in the numbers that an earlier way back left."""
+    loses: list[str] | None
+    """Datasets and snapshots that are there now, and not in it; None where nobody can tell."""
+    brings_back: list[str] | None
+    """Those that are in it, and not there now."""
 
     @property
     def intact(self) -> bool:
@@ -42,11 +49,24 @@ class Checkpoint:
         return self.damage is None
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The newest that can be seen of an image."""
+
+    txid: int
+    names: set[str] | None
+    """Of datasets and snapshots; None where they cannot be read."""
+
+
 def checkpoints(path: str | os.PathLike[str], progress: Progress | None = None) -> list[Checkpoint]:
     """Those that the superblocks of an image lead to, newest first, each verified whole."""
     device = FileDevice(check_image_path(os.fspath(path)), writable=False)
     try:
-        return [examine(device, superblock, progress) for superblock in read_superblocks(device)]
+        present = look(device)
+        return [
+            examine(device, superblock, present, progress)
+            for superblock in read_superblocks(device)
+        ]
     finally:
         device.close()
 
@@ -75,7 +95,7 @@ def rewind_device(device: Device, sequence: int, progress: Progress | None = Non
         raise NotFoundError(f"{device.name}: no superblock {sequence}; there are {known}")
     if chosen.read_only & ~KNOWN_READ_ONLY:
         raise FormatError(f"{device.name}: has features that this cowfs can only read")
-    found = examine(device, chosen, progress)
+    found = examine(device, chosen, look(device), progress)
     if found.damage is not None:
         raise CorruptionError(
             "", None, f"superblock {sequence} leads to what is damaged: {found.damage}"
@@ -84,24 +104,51 @@ def rewind_device(device: Device, sequence: int, progress: Progress | None = Non
     return found
 
 
-def examine(device: Device, superblock: Superblock, progress: Progress | None) -> Checkpoint:
-    """Verify all that a superblock leads to."""
-    since = damage = None
+def examine(
+    device: Device, superblock: Superblock, present: Present, progress: Progress | None = None
+) -> Checkpoint:
+    """Verify all that a superblock leads to, and compare with what is there now."""
+    since = damage = loses = brings_back = None
     try:
         store = Store.load_checkpoint(device, superblock)
         report = check(store, progress)
         if report.faults:
             damage = str(report.faults[0])
         else:
-            since = _newest_creation(store)
+            since, names = _contents(store)
+            if present.names is not None:
+                loses = sorted(present.names - names)
+                brings_back = sorted(names - present.names)
     except (CorruptionError, FormatError) as error:
         damage = str(error)
-    return Checkpoint(superblock.sequence, superblock.txid, since, damage)
+    return Checkpoint(
+        superblock.sequence,
+        superblock.txid,
+        since,
+        damage,
+        present.txid,
+        loses,
+        brings_back,
+    )
 
 
-def _newest_creation(store: Store) -> datetime | None:
+def look(device: Device) -> Present:
+    """What an image holds now, as who opens it sees it."""
+    try:
+        store = Store.load(device, readonly=True)
+        return Present(store.txid, _contents(store)[1])
+    except (CorruptionError, FormatError):
+        return Present(read_superblocks(device)[0].txid, None)
+
+
+def _contents(store: Store) -> tuple[datetime | None, set[str]]:
+    """When the newest dataset or snapshot was made, and the names of all of them."""
     catalog = Catalog(store.catalog_tree.fork())
-    created = [
-        root.created_ns for head in catalog.datasets() for root in (head, *catalog.snapshots(head))
-    ]
-    return datetime.fromtimestamp(max(created) / 1e9, UTC) if created else None
+    created, names = 0, set()
+    for head in catalog.datasets():
+        created = max(created, head.created_ns)
+        names.add(head.name)
+        for snapshot in catalog.snapshots(head):
+            created = max(created, snapshot.created_ns)
+            names.add(f"{head.name}@{snapshot.name}")
+    return datetime.fromtimestamp(created / 1e9, UTC) if names else None, names

@@ -11,9 +11,17 @@ import pytest
 import cowfs
 from cowfs import limits
 from cowfs.catalog import CATALOG_OWNER, FIRST_DATASET
-from cowfs.format import NO_REF, REF_SIZE, name_key, pack_blob, pack_meta
+from cowfs.format import (
+    CATALOG_META,
+    NO_REF,
+    REF_SIZE,
+    name_key,
+    pack_blob,
+    pack_meta,
+    unpack_meta,
+)
 from cowfs.fs.inode import DIRECTORY, ENTRY, make_key, pack_entry
-from hostile.images import make
+from hostile.images import make, memory_device
 from hostile.page import INLINE, TREE, Cell, Page
 from hostile.seal import Forgery, seal_block
 
@@ -198,6 +206,40 @@ def test_a_catalog_that_does_not_fit_together_is_found(
             forgery.pages[spot.block] = [edit]
     with opened(forgery) as store:
         assert [f for f in store.check().faults if reason in f.reason], store.check().faults
+
+
+def test_a_snapshot_is_of_the_kind_of_its_dataset(forgery: Forgery, opened: MakeForged) -> None:
+    def edit(page: Page) -> None:
+        snapshots = [cell for cell in page.cells if cell.key[:1] == b"S"]
+        assert len(snapshots) > 1
+        snapshots[0].value, snapshots[-1].value = snapshots[-1].value, snapshots[0].value
+
+    for spot in forgery.spots.values():
+        if spot.owner == CATALOG_OWNER and spot.is_node and not spot.level:
+            forgery.pages[spot.block] = [edit]
+    with opened(forgery) as store:
+        assert any("of kind" in fault.reason for fault in store.check().faults)
+        with pytest.raises(cowfs.CorruptionError, match="a snapshot 'x' of kind"):
+            list(store.diff("keys@x", "keys"))
+
+
+def test_a_new_dataset_takes_over_no_snapshots(forgery: Forgery, opened: MakeForged) -> None:
+    def edit(cell: Cell) -> None:
+        if cell.key[:1] == b"S":  # of a dataset that is made next
+            cell.key = b"S" + next_id.to_bytes(8, "big") + b"%d" % len(edited)
+            edited.append(cell)
+
+    edited: list[Cell] = []
+    sound = cowfs.open_device(memory_device(make("plain").data), readonly=True)
+    with sound.pinned("test") as catalog:
+        next_id, _ = unpack_meta(catalog.tree.get(CATALOG_META))
+    edit_items(forgery, CATALOG_OWNER, edit)
+    store = opened(forgery)
+    assert any("belongs to no dataset" in fault.reason for fault in store.check().faults)
+    with pytest.raises(cowfs.CorruptionError, match=f"number {next_id}, of which there are"):
+        store.create("new")
+    assert edited
+    store.close()
 
 
 @pytest.mark.parametrize("block", [0, 3, 256, 1 << 40, (1 << 64) - 1])

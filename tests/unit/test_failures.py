@@ -101,6 +101,29 @@ def test_a_failed_flush_is_final_even_if_the_next_one_would_succeed() -> None:
     assert_sound(found)
 
 
+def test_a_failed_flush_takes_nothing_back_that_was_visible() -> None:
+    """Memory may be the last place that has it: it can be read, and saved, as long as the store is
+    open. None of it counts as durable."""
+    device = FailingDevice()
+    store = cowfs.open_device(device, parameters=cowfs.Parameters())
+    data = store.create("a")
+    durable = store.durable_txid
+    with store.transaction(durable=False) as tx:
+        tx["a"][b"first"] = b"not durable"
+    device.countdown = 1  # the write succeeds, the flush fails
+    with pytest.raises(cowfs.FailedError, match="whether this transaction was kept will be seen"):
+        data[b"second"] = b"durable"
+    device.countdown = None
+    expected = {b"first": b"not durable", b"second": b"durable"}
+    assert dict(data.items()) == expected
+    with store.at("a") as view:
+        assert dict(view.items()) == expected
+    assert_sound(store)
+    assert store.durable_txid == durable
+    with pytest.raises(cowfs.FailedError, match="open it anew"):
+        store.sync()
+
+
 def test_sync_that_fails_says_so() -> None:
     device = FailingDevice()
     store = cowfs.open_device(device, parameters=cowfs.Parameters())

@@ -26,7 +26,7 @@ LAYERS = [
     "kv fs volume diff stream check usage",
     "writeback",
     "store",
-    "rewind",
+    "rewind salvage",
     "__init__",
     "control",
     "cli mount serve __main__",

@@ -8,7 +8,7 @@ import cowfs
 from cowfs.device import MemoryDevice
 from cowfs.format import unpack_record
 from cowfs.log import follow, lead_back, read_superblocks
-from cowfs.rewind import examine, rewind_device
+from cowfs.rewind import examine, look, rewind_device
 
 from ..devices import copy_device, device_of
 from ..plain import Items, assert_sound, contents, noise
@@ -41,7 +41,7 @@ def test_goes_back_to_what_was_committed_or_refuses(case: tuple[bytes, States]) 
     went_back = 0
     for superblock in read_superblocks(device_of(data)):
         device = device_of(data)
-        if examine(device, superblock, None).damage is not None:
+        if examine(device, superblock, look(device)).damage is not None:
             with pytest.raises(cowfs.CorruptionError, match="leads to what is damaged"):
                 rewind_device(device, superblock.sequence)
             assert device.read(0, device.size()) == data
@@ -66,7 +66,7 @@ def test_goes_back_to_what_was_committed_or_refuses(case: tuple[bytes, States]) 
 def test_a_checkpoint_with_a_damaged_block_is_refused(case: tuple[bytes, States]) -> None:
     data, _ = case
     newest = read_superblocks(device_of(data))[0]
-    assert examine(device_of(data), newest, None).intact
+    assert examine(device_of(data), newest, look(device_of(data))).intact
     tree = cowfs.Store.load_checkpoint(device_of(data), newest).catalog_tree
     assert tree.ref is not None
     block = int.from_bytes(tree.ref[:8], "little")
@@ -96,3 +96,27 @@ def test_interrupted_before_its_checkpoint_it_never_leads_to_a_later_record(
     with cowfs.open_device(device, readonly=True) as store:
         assert_sound(store)
         assert contents(store) == case[1][newest.txid]
+
+
+def test_says_what_going_back_loses_and_brings_back() -> None:
+    device = MemoryDevice()
+    store = cowfs.open_device(device, parameters=cowfs.Parameters())
+    store.create("kept")
+    with store.transaction() as tx:
+        tx.create("old")
+        tx.snapshot("kept@old")
+        tx.checkpoint = True
+    sequence, txid = store.log.superblock.sequence, store.txid
+    store.destroy("old", "kept@old")
+    store.create("new")
+    store.snapshot("kept@new")
+    superblock = next(s for s in read_superblocks(device) if s.sequence == sequence)
+    found = examine(device, superblock, look(device))
+    assert found.intact
+    assert (found.txid, found.newest_txid) == (txid, store.txid)
+    assert found.loses == ["kept@new", "new"]
+    assert found.brings_back == ["kept@old", "old"]
+    record = store.log.superblock.record_block
+    device.write(record * BLOCK + 20, b"damage")
+    found = examine(device, superblock, look(device))
+    assert found.loses is found.brings_back is None

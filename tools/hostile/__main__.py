@@ -32,10 +32,11 @@ def main() -> None:
 
 @main.command("flip")
 @click.option("--part", default=1, show_default=True, help="Flip one in so many stretches.")
-def flip_all(part: int) -> None:
+@click.option("--first", default=0, show_default=True, help="Begin with this stretch.")
+def flip_all(part: int, first: int) -> None:
     """Flip every byte of small images that anything reads, one at a time."""
     with _NOTES.status("Looking at what is read"):
-        cases = list(stretches())[::part]
+        cases = list(stretches())[first::part]
     flipped = noticed = 0
     problems = []
     started = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from .images import NAMES, Sample, make
 from .judge import Wrong, judge
 from .seal import Forgery
 
+_CUTS = re.compile(r"\b(record|operations|log_loop)")
+"""Kinds of damage that may cut off the log."""
+
 
 @functools.cache
 def sample(name: str) -> Sample:
@@ -19,16 +23,17 @@ def sample(name: str) -> Sample:
 
 
 def forged(seed: int) -> tuple[str, bytes]:
-    """(name of the damage, image) of a seed. Times and ids aside, the same for the same seed."""
+    """(names of the damage, image) of a seed. Times and ids aside, the same for the same seed."""
     chance = random.Random(seed)
     name = chance.choice(NAMES)
-    damage = chance.choice(KINDS)
+    damages = [chance.choice(KINDS)]
     forgery = Forgery(sample(name).data)
-    damage(forgery, chance)
+    damages[0](forgery, chance)
     if chance.random() < 0.1:
-        chance.choice(KINDS)(forgery, chance)
+        damages.append(chance.choice(KINDS))
+        damages[1](forgery, chance)
     image = forgery.seal()
-    return f"{damage.__name__} on {name}", image
+    return f"{' and '.join(damage.__name__ for damage in damages)} on {name}", image
 
 
 def attack(seed: int) -> tuple[str, str]:
@@ -38,8 +43,6 @@ def attack(seed: int) -> tuple[str, str]:
         path = Path(directory) / "hostile.cow"
         path.write_bytes(image)
         try:
-            return damage, judge(
-                path, cut=damage.startswith(("record", "operations", "log_loop"))
-            ).kind
+            return damage, judge(path, cut=bool(_CUTS.search(damage))).kind
         except Wrong as wrong:
             raise Wrong(f"{damage}: {wrong}") from wrong

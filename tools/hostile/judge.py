@@ -8,6 +8,7 @@ not agree. Crashes, hangs and too much memory end the process, which `limits.py`
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import cowfs
+from cowfs.device import FileDevice
+from cowfs.salvage import Salvage
 
 _MANY = 100_000
 """Items after which a range of a tiny image would be endless."""
@@ -62,6 +65,7 @@ def judge(path: Path, *, cut: bool = False) -> Verdict:
     else:
         with store:
             _read_everything(store, verdict)
+    _salvage(path, verdict)
     writing = Verdict(faults=verdict.faults)
     _write_everything(path, writing, cut)
     for errors in (verdict.errors, writing.errors):
@@ -110,6 +114,28 @@ class _Attempts:
             if not (unchecked and getattr(error, "block", 0) is None):
                 self._verdict.errors.append(f"{operation.__name__}: {error}")
             return None
+
+
+def _salvage(path: Path, verdict: Verdict) -> None:
+    """Copy out what verifies: all of what is sound, but for what no host can have."""
+    out = path.with_name("salvaged")
+    device = FileDevice(str(path), writable=False)
+    try:
+        with _expected():
+            for number, loss in enumerate(Salvage(device, out)):
+                if not loss.reason or "\n" in loss.reason:
+                    raise Wrong(f"a loss without its one line: {loss}")
+                if number == _MANY:
+                    raise Wrong("losses without end")
+                if loss.block is not None and not verdict.refused and not verdict.faults:
+                    raise Wrong(f"check found nothing, and salvage: {loss}")
+    except REFUSED as error:
+        _check_error(error)
+        if not verdict.refused and not verdict.faults:
+            raise Wrong(f"what is sound cannot be salvaged: {error}") from error
+    finally:
+        device.close()
+        shutil.rmtree(out, ignore_errors=True)
 
 
 # --- reading ------------------------------------------------------------------------------------

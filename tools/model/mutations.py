@@ -88,9 +88,10 @@ class AFailedFlushIsNotFinal(Protocol):
 
 
 @mutation
-class AFailedFlushLeavesVisibleWhatMayBeLost(Protocol):
+class AFailedFlushTakesBackWhatWasVisible(Protocol):
     def flush_failed(self, state: State, store: Store) -> State:
-        return state._replace(store=store._replace(failed=True))
+        history = store.history[: store.durable]
+        return state._replace(store=store._replace(failed=True, history=history))
 
 
 @mutation

@@ -75,9 +75,9 @@ class Protocol:
         if state.crashes < self.crashes:
             yield "power cut", self._power_cut(state)
         if state.store.failed:
-            if state.store.history != state.acknowledged:
+            if state.store.history != state.issued:
                 raise Wrong(
-                    f"a failed store shows {state.store.history}, of which some may be lost"
+                    f"a failed store shows {state.store.history}, and showed {state.issued} before"
                 )
             return
         yield from self._read(state, state.store)
@@ -342,9 +342,9 @@ class Protocol:
         return max(claims, default=0)
 
     def flush_failed(self, state: State, store: Store) -> State:
-        """It is final: the visible version is the last durable one, and nothing is written."""
-        history = store.history[: store.durable]
-        return state._replace(store=store._replace(failed=True, history=history))
+        """It is final: the visible version stays, which may be the last place where some of it is,
+        and nothing is written or acknowledged any more."""
+        return state._replace(store=store._replace(failed=True))
 
     def _barrier(self, state: State, store: Store, txid: int) -> State:
         """The holder of the writer's lock flushes."""
