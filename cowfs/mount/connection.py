@@ -84,6 +84,7 @@ class Operations(Protocol):
     def lseek(
         self, nodeid: int, handle: int, offset: int, whence: int, unique: int
     ) -> int | None: ...
+    def copy(self, nodeid: int, offset: int, to: int, to_offset: int, length: int) -> int: ...
     def opendir(self, nodeid: int) -> tuple[int, int]: ...
     def readdir(self, nodeid: int, handle: int, offset: int, room: int, plus: bool) -> bytes: ...
     def releasedir(self, handle: int) -> None: ...
@@ -358,6 +359,13 @@ class Connection:
         handle, offset, whence, _ = protocol.LSEEK_IN.unpack_from(body)
         found = self._do.lseek(nodeid, handle, offset, whence, unique)
         return LATER if found is None else protocol.LSEEK_OUT.pack(found)
+
+    def _copy_file_range(
+        self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]
+    ) -> Answer:
+        _, offset, to, _, to_offset, length, _ = protocol.COPY_FILE_RANGE_IN.unpack_from(body)
+        copied = self._do.copy(nodeid, offset, to, to_offset, length)
+        return protocol.WRITE_OUT.pack(copied, 0)
 
     def _opendir(
         self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]
