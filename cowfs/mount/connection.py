@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
-from cowfs.errors import Error, FileError, NotFoundError, ReadOnlyError
+from cowfs.errors import Error, FileError, NotFoundError, ReadOnlyError, UsageError
 from cowfs.limits import KIB, MIB
 
 from . import protocol
@@ -452,6 +452,8 @@ def error_number(error: Error | OSError) -> int:
         return errno.EROFS
     if isinstance(error, NotFoundError):
         return errno.ENOENT
+    if isinstance(error, UsageError):  # a snapshot's name has fewer letters than a file's
+        return errno.EINVAL
     if isinstance(error, OSError) and error.errno:
         if not isinstance(error, FileError) and error.errno not in _ORDINARY:
             log.error("%s", error)

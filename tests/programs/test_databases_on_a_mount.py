@@ -234,10 +234,9 @@ class PostgreSQL:
         if fresh:
             data.mkdir()
             os.chown(data, uid, gid)
-            run(
-                *(*words, programs / "initdb", "--no-sync", "--no-locale", "--wal-segsize=1"),
-                *("--auth=trust", "--username=test", "--pgdata", data),
-            )
+            initdb = programs / "initdb"
+            options = ["--no-sync", "--no-locale", "--wal-segsize=1", "--auth=trust"]
+            run(*words, initdb, *options, "--username=test", "--pgdata", data)
         # It names the server that wrote it, which in a clone is another one, and runs.
         (data / "postmaster.pid").unlink(missing_ok=True)
         self.server = start(

@@ -383,6 +383,8 @@ def test_snapshots_in_the_hidden_directory(image: Image, mnt: Path) -> None:
         (snapshots / "one" / "file").chmod(0o600)
     with refused(errno.EEXIST):
         (snapshots / "one").mkdir()
+    with refused(errno.EINVAL):
+        (snapshots / "no@name").mkdir()
     (snapshots / "one").rmdir()
     assert os.listdir(snapshots) == ["two"]
     (mnt / "file").write_text("anew")
