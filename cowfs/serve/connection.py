@@ -32,8 +32,9 @@ _OWN_BUFFER = 16 * KIB
 """Bytes of a write for which it is worth having."""
 _AT_ONCE = 1 * MIB
 """Longest read that the loop does itself: others wait meanwhile."""
-_OUTPUT = 1 * MIB
-"""Bytes of replies that are gathered before they go to the socket."""
+_OUTPUT = 128 * KIB
+"""Bytes of replies that are gathered before they go to the socket: a client begins with them while
+the next are made, and what a socket does not take at once is copied once more."""
 _UNREAD = 4 * MIB
 """Bytes of replies that a client may leave unread before it is not listened to."""
 _OWED = 64 * MIB
