@@ -333,6 +333,9 @@ class Blob:
         size = self.record_size
         changed: list[tuple[int, bytes | memoryview]] = []
         for offset, data in pieces:
+            if len(data) == size and not offset % size and len(changed) * size < batch:
+                changed.append((offset // size, data))
+                continue
             view = memoryview(data)
             done = 0
             while done < len(view):

@@ -1,14 +1,14 @@
 """Checksums and compression: the only module that knows which algorithms an image uses.
 
 Checksums are XXH3-128 over the bytes as stored. Compression is LZ4 (block format), and a block that
-would not shrink by a whole device block is stored raw. Large data is compressed and hashed on all
-cores: both libraries release the interpreter's lock for records.
+would not shrink by a whole device block is stored raw. Large data that shrinks is compressed and
+hashed on all cores: both libraries release the interpreter's lock for records.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
@@ -58,13 +58,12 @@ Encoded = tuple[int, bytes | memoryview, bytes]
 """Compression, what is to be stored (the record itself where it does not shrink), checksum."""
 
 
-def encode(records: Sequence[bytes | memoryview], kind: int, block_size: int) -> list[Encoded]:
+def encode(records: Iterable[bytes | memoryview], kind: int, block_size: int) -> Iterator[Encoded]:
     """Records that follow each other, each compressed if that saves a block.
 
     Behind one that did not shrink, the next is tried only if a sample of it shrinks: incompressible
     data rarely comes alone, and trying it costs more than anything else that is done to it.
     """
-    encoded: list[Encoded] = []
     hopeful = True
     for data in records:
         stored, used = data, RAW
@@ -73,8 +72,7 @@ def encode(records: Sequence[bytes | memoryview], kind: int, block_size: int) ->
             hopeful = -(-len(packed) // block_size) < -(-len(data) // block_size)
             if hopeful:
                 stored, used = packed, LZ4
-        encoded.append((used, stored, checksum(stored)))
-    return encoded
+        yield used, stored, checksum(stored)
 
 
 def _sample_shrinks(data: bytes | memoryview) -> bool:
@@ -91,16 +89,23 @@ class Encoder:
         self.block_size = block_size
         self._pool: ThreadPoolExecutor | None = None
 
-    def encode(self, records: Sequence[bytes | memoryview]) -> list[Encoded]:
+    def encode(self, records: Iterable[bytes | memoryview]) -> list[Encoded]:
         """`encode` in the calling thread."""
-        return encode(records, self.kind, self.block_size)
+        return list(encode(records, self.kind, self.block_size))
 
     def encode_many(self, records: list[bytes | memoryview]) -> Iterable[Encoded]:
-        """Each record encoded, in order; every core takes a stretch of them when it is free."""
-        step = max(1, _STRETCH // max(map(len, records), default=1))
-        stretches = [records[at : at + step] for at in range(0, len(records), step)]
+        """Each record encoded, in order. From the first one on that shrinks, every core takes a
+        stretch when it is free; hashing alone takes less time than the way to another core."""
+        begun: list[Encoded] = []
+        for one in encode(records, self.kind, self.block_size):
+            begun.append(one)
+            if one[0] != RAW:
+                break
+        rest = records[len(begun) :]
+        step = max(1, _STRETCH // max(map(len, rest), default=1))
+        stretches = [rest[at : at + step] for at in range(0, len(rest), step)]
         if len(stretches) < 2 or _CORES < 2:
-            return self.encode(records)
+            return begun + self.encode(rest)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_CORES - 1, thread_name_prefix="cowfs-codec")
         encoded: list[list[Encoded]] = [[] for _ in stretches]
@@ -115,7 +120,7 @@ class Encoder:
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
-        return chain.from_iterable(encoded)
+        return chain(begun, *encoded)
 
     def close(self) -> None:
         """End the worker threads."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from .._tree import INLINE, Tree
-from ..blob import Blob, cell_size, write_blob
+from ..blob import Blob, cell_size, share_blob_between, write_blob
 from ..blockio import BlockIO
 from ..errors import (
     AttributeExistsError,
@@ -592,6 +592,14 @@ class Inodes:
         inode = self._regular(number)
         self._put_value(make_key(number, DATA), data)
         inode.size = len(data)
+        self._put_written(number, inode)
+
+    def share(self, source: Inodes, source_number: int, number: int) -> None:
+        """Give a file the content of another one of the store, sharing what is stored."""
+        inode, known = self._regular(number), source.get(source_number)
+        key, source_key = make_key(number, DATA), make_key(source_number, DATA)
+        share_blob_between(self.io, source.tree, source_key, self.tree, key)
+        inode.size = known.size
         self._put_written(number, inode)
 
     def punch(self, number: int, offset: int, length: int) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
-from cowfs.errors import Error, FileError, NotFoundError, ReadOnlyError
+from cowfs.errors import Error, FileError, NotFoundError, ReadOnlyError, UsageError
 from cowfs.limits import KIB, MIB
 
 from . import protocol
@@ -84,6 +84,7 @@ class Operations(Protocol):
     def lseek(
         self, nodeid: int, handle: int, offset: int, whence: int, unique: int
     ) -> int | None: ...
+    def copy(self, nodeid: int, offset: int, to: int, to_offset: int, length: int) -> int: ...
     def opendir(self, nodeid: int) -> tuple[int, int]: ...
     def readdir(self, nodeid: int, handle: int, offset: int, room: int, plus: bool) -> bytes: ...
     def releasedir(self, handle: int) -> None: ...
@@ -359,6 +360,13 @@ class Connection:
         found = self._do.lseek(nodeid, handle, offset, whence, unique)
         return LATER if found is None else protocol.LSEEK_OUT.pack(found)
 
+    def _copy_file_range(
+        self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]
+    ) -> Answer:
+        _, offset, to, _, to_offset, length, _ = protocol.COPY_FILE_RANGE_IN.unpack_from(body)
+        copied = self._do.copy(nodeid, offset, to, to_offset, length)
+        return protocol.WRITE_OUT.pack(copied, 0)
+
     def _opendir(
         self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]
     ) -> Answer:
@@ -444,6 +452,8 @@ def error_number(error: Error | OSError) -> int:
         return errno.EROFS
     if isinstance(error, NotFoundError):
         return errno.ENOENT
+    if isinstance(error, UsageError):  # a snapshot's name has fewer letters than a file's
+        return errno.EINVAL
     if isinstance(error, OSError) and error.errno:
         if not isinstance(error, FileError) and error.errno not in _ORDINARY:
             log.error("%s", error)

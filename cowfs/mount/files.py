@@ -297,6 +297,17 @@ class Files:
         if not mode & _KEEP_SIZE and offset + length > nodes.get(nodeid).size:
             nodes.truncate(nodeid, offset + length)
 
+    def copy(self, nodeid: int, offset: int, to: int, to_offset: int, length: int) -> int:
+        """Whole files share what is stored; for anything else the kernel reads and writes."""
+        nodes = self._write(to)
+        dataset, number = self._where(nodeid)  # it may be in a snapshot
+        source = self._gathering.read(dataset)
+        size = source.get(number).size
+        if offset or to_offset or length < size or nodes.get(to).size or nodeid == to:
+            raise _refusal(errno.EOPNOTSUPP)
+        nodes.share(source, number, to)
+        return size
+
     def lseek(self, nodeid: int, handle: int, offset: int, whence: int, unique: int) -> int | None:
         if nodeid in self._writers:
             self._later(unique, lambda: self._seek_behind_kernel(nodeid, offset, whence))

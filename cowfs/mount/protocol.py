@@ -57,6 +57,7 @@ class Op(IntEnum):
     READDIRPLUS = 44
     RENAME2 = 45
     LSEEK = 46
+    COPY_FILE_RANGE = 47
     TMPFILE = 51
 
 
@@ -163,6 +164,8 @@ FALLOCATE_IN = struct.Struct("<QQQII")
 """handle, offset, length, mode, padding"""
 LSEEK_IN = struct.Struct("<QQII")
 """handle, offset, whence, padding"""
+COPY_FILE_RANGE_IN = struct.Struct("<QQQQQQQ")
+"""handle, offset, the other file's node, its handle, offset in it, length, flags"""
 LSEEK_OUT = struct.Struct("<Q")
 """offset"""
 SETXATTR_IN = struct.Struct("<II")

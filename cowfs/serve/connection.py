@@ -14,7 +14,7 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from cowfs.errors import Error, OutOfSpaceError, ReadOnlyError, UsageError
@@ -32,14 +32,17 @@ _OWN_BUFFER = 16 * KIB
 """Bytes of a write for which it is worth having."""
 _AT_ONCE = 1 * MIB
 """Longest read that the loop does itself: others wait meanwhile."""
-_OUTPUT = 1 * MIB
-"""Bytes of replies that are gathered before they go to the socket."""
+_OUTPUT = 128 * KIB
+"""Bytes of replies that are gathered before they go to the socket: a client begins with them while
+the next are made, and what a socket does not take at once is copied once more."""
 _UNREAD = 4 * MIB
 """Bytes of replies that a client may leave unread before it is not listened to."""
 _OWED = 64 * MIB
 """Bytes that requests in threads may hold, of one connection."""
 _REQUEST_COST = 512 * KIB
 """What each counts beside its own bytes: it bounds their number."""
+_PIECE = 32 * KIB
+"""Bytes of zeros in an answer that are worth a chunk of their own, which spares sending them."""
 _STRETCHES = 4096
 """Most stretches in one answer about the state of blocks."""
 _STATUS_RECORDS = 65_536
@@ -330,14 +333,22 @@ class Connection(asyncio.BufferedProtocol):
         self._reply_data(request, data)
 
     def _reply_data(self, request: Request, data: bytes) -> None:
-        if self._structured:
-            self._reply(protocol.data_chunk(request.cookie, request.offset, len(data)), data)
-        else:
+        if not self._structured:
             self._reply(protocol.simple_reply(request.cookie), data)
+            return
+        cookie, offset = request.cookie, request.offset
+        piece = len(data) if request.flags and request.flags & Flag.DF else _PIECE
+        for start, stop, is_zeros in pieces(data, piece):
+            last = stop == len(data)
+            if is_zeros:
+                self._reply(protocol.hole_chunk(cookie, offset + start, stop - start, last=last))
+            else:
+                head = protocol.data_chunk(cookie, offset + start, stop - start, last=last)
+                self._reply(head, data[start:stop])
 
     def _written(self, request: Request) -> None:
         self._exports.written(self._volume)
-        if request.flags & Flag.FUA:
+        if request.flags and request.flags & Flag.FUA:  # to ask an enumeration takes its time
             self._spawn(self._attempt(request, self._flush(request)), 0)
         else:
             self._reply(protocol.simple_reply(request.cookie))
@@ -413,6 +424,22 @@ class Connection(asyncio.BufferedProtocol):
         if not self._tasks:
             self._send()
             self._transport.close()
+
+
+def pieces(data: bytes, piece: int) -> Iterator[tuple[int, int, bool]]:
+    """(start, stop, whether these are zeros) of stretches as long as can be, made of pieces."""
+    start = 0
+    are_zeros = _is_zeros(data[:piece])
+    for at in range(piece, len(data), piece):
+        if _is_zeros(data[at : at + piece]) != are_zeros:
+            yield start, at, are_zeros
+            start, are_zeros = at, not are_zeros
+    yield start, len(data), are_zeros
+
+
+def _is_zeros(data: bytes) -> bool:
+    """A look at the start mostly tells."""
+    return not any(data[:16]) and not any(data)
 
 
 def stretches(volume: BufferedVolume, start: int, stop: int, limit: int) -> list[tuple[int, State]]:

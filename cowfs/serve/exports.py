@@ -43,6 +43,8 @@ class Exports:
         self.volumes: dict[str, BufferedVolume] = {
             name: self.writeback.open(name) for name in names
         }
+        self.is_full = False
+        """Whether writes have to wait: for `when_there_is_room`."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="cowfs-commit")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="cowfs-serve")
         self._waiting: list[asyncio.Future[None]] = []
@@ -56,11 +58,6 @@ class Exports:
 
     # --- for connections ------------------------------------------------------------------------
 
-    @property
-    def is_full(self) -> bool:
-        """Whether writes have to wait: for `when_there_is_room`."""
-        return self.writeback.pending >= _FULL
-
     def when_there_is_room(self, resume: Callable[[], None]) -> None:
         """Have something called after the next commit, whether it went well or not."""
         self._held.append(resume)
@@ -68,7 +65,9 @@ class Exports:
 
     def written(self, volume: BufferedVolume) -> None:
         """Something was written: begin a commit if it is time for one."""
-        if self.writeback.pending >= _ENOUGH or volume.crowded:
+        pending = self.writeback.pending
+        self.is_full = pending >= _FULL
+        if pending >= _ENOUGH or volume.crowded:
             self._begin()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._on_time)
@@ -101,6 +100,17 @@ class Exports:
         for name in self.volumes:
             if dataset in (name, name.partition("@")[0]):
                 raise BusyError(f"{dataset}: {name} is being served; end that first")
+
+    def grow(self, name: str, size: int) -> None:
+        """Let a served volume become larger, for clients that come from now on: the protocol
+        cannot tell those that are connected."""
+        volume = self.volumes[name]
+        if size < volume.size:
+            raise BusyError(
+                f"{name} is being served and has {volume.size} bytes; it can grow meanwhile, and "
+                "shrink when that has ended"
+            )
+        self.writeback.resize(name, size)
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -148,6 +158,7 @@ class Exports:
                     future.set_result(None)
                 else:
                     future.set_exception(error)
+            self.is_full = self.writeback.pending >= _FULL
             held, self._held = self._held, []
             for resume in held:
                 resume()

@@ -1,8 +1,8 @@
 """Live control of an image that is served: what others ask for, with care for the clients.
 
 What clients have written and nobody has committed is in no snapshot and no diff: `settle` commits
-it. What is served stays as it is known to clients: nobody replaces, renames or destroys it, and as
-the protocol cannot tell a connected client of another size, nobody resizes it.
+it. What is served stays as it is known to clients: nobody replaces, renames or destroys it, and it
+may grow, which those that connect later see, but does not shrink.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ class ServingHolder(Holder):
 
     def settle(self, datasets: set[str]) -> None:
         self._exports.settle()
+
+    def resize(self, name: str, size: int) -> None:
+        if name in self._exports.volumes:
+            self._exports.grow(name, size)
+        else:
+            super().resize(name, size)
 
     def check_unused(self, dataset: str) -> None:
         self._exports.check_unused(dataset)

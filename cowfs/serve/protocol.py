@@ -233,6 +233,7 @@ REQUEST = struct.Struct(">IHHQQI")
 _SIMPLE_REPLY = struct.Struct(">IIQ")
 _CHUNK = struct.Struct(">IHHQI")
 _DATA_CHUNK = struct.Struct(">IHHQIQ")
+_HOLE_CHUNK = struct.Struct(">IHHQIQI")
 _ERROR = struct.Struct(">IH")
 _STATUS = struct.Struct(">II")
 _DONE = 1
@@ -280,6 +281,7 @@ class Chunk(enum.IntEnum):
     """What a chunk of a structured reply is."""
 
     OFFSET_DATA = 1
+    OFFSET_HOLE = 2
     BLOCK_STATUS = 5
     ERROR = 0x8001
 
@@ -328,9 +330,16 @@ def simple_reply(cookie: int, error: int = 0) -> bytes:
     return _SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, ERRORS[error] if error else 0, cookie)
 
 
-def data_chunk(cookie: int, offset: int, length: int) -> bytes:
-    """The head of a structured reply with `length` bytes, which follow."""
-    return _DATA_CHUNK.pack(CHUNK_MAGIC, _DONE, Chunk.OFFSET_DATA, cookie, length + 8, offset)
+def data_chunk(cookie: int, offset: int, length: int, *, last: bool = True) -> bytes:
+    """The head of a chunk with `length` bytes, which follow; `last` of the structured reply?"""
+    flags = _DONE if last else 0
+    return _DATA_CHUNK.pack(CHUNK_MAGIC, flags, Chunk.OFFSET_DATA, cookie, length + 8, offset)
+
+
+def hole_chunk(cookie: int, offset: int, length: int, *, last: bool = True) -> bytes:
+    """A chunk that stands for `length` zeros; `last` of the structured reply?"""
+    flags = _DONE if last else 0
+    return _HOLE_CHUNK.pack(CHUNK_MAGIC, flags, Chunk.OFFSET_HOLE, cookie, 12, offset, length)
 
 
 def error_chunk(cookie: int, error: int, message: str) -> bytes:

@@ -92,7 +92,6 @@ def test_commands_do_and_say_what_they_do_without_a_server(image: str, cowfs: Co
         ("rollback", "disk@one"),
         ("destroy", "-r", "disk"),
         ("rename", "disk", "other"),
-        ("resize", "disk", "8M"),
     ],
 )
 def test_what_is_served_stays_as_its_clients_know_it(
@@ -100,6 +99,22 @@ def test_what_is_served_stays_as_its_clients_know_it(
 ) -> None:
     name, *rest = words
     assert cowfs.fails(name, image, *rest) == "disk: disk is being served; end that first"
+
+
+def test_a_served_volume_grows_for_those_that_connect_later(
+    image: str, served: Served, cowfs: Cowfs
+) -> None:
+    with Client(served).go("disk") as before:
+        assert before.request(Command.WRITE, 0, data=noise(4096)) == 0
+        cowfs("resize", image, "disk", "8M")
+        with Client(served).go("disk") as after:
+            assert after.request(Command.WRITE, SIZE, data=noise(4096)) == 0
+            assert after.read(0, 4096) == noise(4096)
+        assert before.read(0, 4096) == noise(4096)
+    line = cowfs.fails("resize", image, "disk", "7M")
+    assert line.startswith(f"disk is being served and has {2 * SIZE} bytes; it can grow")
+    assert "kind volume" in cowfs.fails("resize", image, "keys", "8M")
+    cowfs("resize", image, "spare", "1M")  # which nobody knows
 
 
 def test_a_served_snapshot_is_neither_renamed_nor_destroyed(image: str, cowfs: Cowfs) -> None:

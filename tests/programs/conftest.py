@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -87,19 +88,19 @@ class Image:
         assert process.returncode == 0, err
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Iterator[Image]:
+@contextlib.contextmanager
+def made(directory: Path) -> Iterator[Image]:
     """An image with an empty dataset of files, to be mounted; it is sound at the end."""
     need("fusermount3", "fuse3")
     if not os.path.exists("/dev/fuse"):
         pytest.skip("the kernel has no FUSE")
-    image = Image(tmp_path)
+    image = Image(directory)
     image.cowfs("mkfs")
     image.cowfs("create", "files")
     try:
         yield image
-        for directory in list(image.mounts):
-            image.end(directory)
+        for place in list(image.mounts):
+            image.end(place)
         image.cowfs("check")
     finally:
         # Where a test failed: its directories are to be removed.
@@ -107,9 +108,16 @@ def image(tmp_path: Path) -> Iterator[Image]:
             process.kill()
             process.communicate()
         for line in Path("/proc/self/mounts").read_text().splitlines():
-            place = line.split()[1]
-            if Path(place).is_relative_to(tmp_path):
-                run("fusermount3", "-u", "-z", place)
+            mounted = line.split()[1]
+            if Path(mounted).is_relative_to(directory):
+                run("fusermount3", "-u", "-z", mounted)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Image]:
+    """As `made`, in the test's directory."""
+    with made(tmp_path) as image:
+        yield image
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ What the load had acknowledged before the snapshot is in it; what it began after
 
 from __future__ import annotations
 
+import os
+import pwd
 import socket
 import subprocess
 import tempfile
@@ -16,7 +18,7 @@ from typing import Protocol
 
 import pytest
 
-from .conftest import Image, Start, need, run
+from .conftest import Image, Start, made, need, run
 
 
 @pytest.fixture
@@ -80,8 +82,13 @@ class Load:
                 self._progress.notify_all()
 
 
-def prove(image: Image, mnt: Path, begin: Callable[[Path], Counters]) -> None:
-    """Snapshots of a running server are states of one moment, which another server goes on from."""
+def prove(
+    image: Image, mnt: Path, begin: Callable[[Path], Counters], options: tuple[str, ...] = ()
+) -> None:
+    """Snapshots of a running server are states of one moment, which another server goes on from.
+
+    `options` are those of `cowfs mount`.
+    """
     server = begin(mnt)
     with Load(server) as load:
         moments = {}
@@ -93,7 +100,7 @@ def prove(image: Image, mnt: Path, begin: Callable[[Path], Counters]) -> None:
             load.wait_for(10)
         image.cowfs("clone", "files@two", "copy")
         (image.directory / "copy").mkdir()
-        image.cowfs("mount", "-d", "copy", image.directory / "copy")
+        image.cowfs("mount", "-d", "copy", image.directory / "copy", *options)
         other = begin(image.directory / "copy")
         one, two = other.counts()
         assert one == two and one in moments["two"]
@@ -106,7 +113,7 @@ def prove(image: Image, mnt: Path, begin: Callable[[Path], Counters]) -> None:
     run("fusermount3", "-u", image.directory / "copy")
     image.unmount(mnt)
     image.cowfs("rollback", "files@one")
-    server = begin(image.mount())
+    server = begin(image.mount("files", "mnt", *options))
     one, two = server.counts()
     assert one == two and one in moments["one"]
     server.count()
@@ -194,6 +201,108 @@ def test_mariadb(image: Image, mnt: Path, start: Start, sockets: Path) -> None:
         return MariaDB(directory, sockets / directory.name, start)
 
     prove(image, mnt, begin)
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+
+def postgres_programs() -> Path:
+    """Where Debian puts the programs of the newest PostgreSQL that is installed."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
+    if not versions:
+        pytest.skip("postgresql is not installed")
+    return versions[-1]
+
+
+class PostgreSQL:
+    """postgres on the directory `data` in a directory, and one client of it.
+
+    It refuses to be root's, so where root runs the tests it is nobody's.
+    """
+
+    def __init__(self, directory: Path, path: Path, start: Start) -> None:
+        programs, data = postgres_programs(), directory / "data"
+        words: list[str] = []
+        uid, gid = os.getuid(), os.getgid()
+        if uid == 0:
+            nobody = pwd.getpwnam("nobody")
+            uid, gid = nobody.pw_uid, nobody.pw_gid
+            words = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+        path.mkdir(exist_ok=True)
+        os.chown(path, uid, gid)
+        fresh = not data.exists()
+        if fresh:
+            data.mkdir()
+            os.chown(data, uid, gid)
+            initdb = programs / "initdb"
+            options = ["--no-sync", "--no-locale", "--wal-segsize=1", "--auth=trust"]
+            run(*words, initdb, *options, "--username=test", "--pgdata", data)
+        # It names the server that wrote it, which in a clone is another one, and runs.
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        self.server = start(
+            *(*words, programs / "postgres", "-D", data, "-k", path),
+            *("-c", "listen_addresses=", "-c", "shared_buffers=8MB", "-c", "autovacuum=off"),
+        )
+        assert self.server.stdout is not None
+        lines = []
+        for line in self.server.stdout:
+            lines.append(line)
+            if "ready to accept connections" in line:
+                break
+        else:
+            pytest.fail("postgres did not start:\n" + "".join(lines))
+        self.recovered = any("not properly shut down" in line for line in lines)
+        self._reader = threading.Thread(target=self.server.stdout.read)
+        self._reader.start()
+        self.client = subprocess.Popen(
+            [programs / "psql", "-XqtA", "-F", " ", "-h", path, "-U", "test", "postgres"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if fresh:
+            self.ask(
+                "CREATE TABLE a (n INT PRIMARY KEY, t TEXT); CREATE TABLE b (LIKE a); SELECT 0, 0"
+            )
+
+    def ask(self, statements: str) -> tuple[int, int]:
+        assert self.client.stdin is not None and self.client.stdout is not None
+        self.client.stdin.write(statements + ";\n")
+        self.client.stdin.flush()
+        one, two = self.client.stdout.readline().split()
+        return int(one), int(two)
+
+    def count(self) -> None:
+        text = "x" * 500
+        self.ask(
+            f"BEGIN; INSERT INTO a SELECT COUNT(*), '{text}' FROM b;"
+            f"INSERT INTO b SELECT COUNT(*), '{text}' FROM b; COMMIT; SELECT 1, 1"
+        )
+
+    def counts(self) -> tuple[int, int]:
+        return self.ask("SELECT (SELECT COUNT(*) FROM a), (SELECT COUNT(*) FROM b)")
+
+    def stop(self) -> None:
+        self.client.communicate()
+        self.server.terminate()
+        self.server.wait()
+        self._reader.join()
+
+
+def test_postgresql(sockets: Path, start: Start) -> None:
+    postgres_programs()
+    sockets.chmod(0o755)  # what nobody uses cannot be where pytest puts things
+    options = ("--allow-other",) if os.getuid() == 0 else ()
+    recovered = []
+
+    def begin(directory: Path) -> PostgreSQL:
+        server = PostgreSQL(directory, sockets / f"{directory.name}.sockets", start)
+        recovered.append(server.recovered)
+        return server
+
+    with made(sockets) as image:
+        prove(image, image.mount("files", "mnt", *options), begin, options)
+    assert recovered == [False, True, True]
 
 
 # --- Redis --------------------------------------------------------------------------------------

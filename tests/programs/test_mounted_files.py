@@ -226,6 +226,39 @@ def test_what_happens_to_removed_files_hinders_no_snapshot(mnt: Path) -> None:
         (mnt / ".cowfs" / "snapshots" / str(number)).mkdir()
 
 
+@pytest.mark.parametrize("sync", [True, False])
+def test_copies_of_whole_files_share_what_is_stored(image: Image, mnt: Path, sync: bool) -> None:
+    """Written and synced, or in the kernel's cache; from a snapshot, too."""
+    data = os.urandom(32 << 20)
+    with open(mnt / "file", "wb") as file:
+        file.write(data)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    run("cp", "--reflink=auto", mnt / "file", mnt / "copy")
+    (mnt / ".cowfs" / "snapshots" / "one").mkdir()
+    (mnt / "file").write_bytes(b"short")
+    run("cp", mnt / ".cowfs" / "snapshots" / "one" / "file", mnt / "again")
+    with open(mnt / "again", "r+b") as file:
+        file.write(b"changed")
+    for name, start in (("copy", data[:7]), ("again", b"changed")):
+        assert (mnt / name).read_bytes() == start + data[7:]
+    image.unmount(mnt)
+    assert image.path.stat().st_blocks * 512 < 2 * len(data)
+    mnt = image.mount()
+    assert (mnt / "copy").read_bytes() == data
+
+
+def test_parts_of_files_are_copied(mnt: Path) -> None:
+    data = os.urandom(400_000)
+    (mnt / "file").write_bytes(data)
+    for name, (offset, to, length) in {"a": (0, 0, 70_000), "b": (5, 9, 400_000)}.items():
+        with open(mnt / "file", "rb") as source, open(mnt / name, "wb") as target:
+            done = os.copy_file_range(source.fileno(), target.fileno(), length, offset, to)
+        assert done == min(length, len(data) - offset)
+        assert (mnt / name).read_bytes() == bytes(to) + data[offset : offset + done]
+
+
 def test_memory_maps_are_shared_with_files(mnt: Path) -> None:
     size = 300_000
     with open(mnt / "file", "w+b", buffering=0) as file:
@@ -350,6 +383,8 @@ def test_snapshots_in_the_hidden_directory(image: Image, mnt: Path) -> None:
         (snapshots / "one" / "file").chmod(0o600)
     with refused(errno.EEXIST):
         (snapshots / "one").mkdir()
+    with refused(errno.EINVAL):
+        (snapshots / "no@name").mkdir()
     (snapshots / "one").rmdir()
     assert os.listdir(snapshots) == ["two"]
     (mnt / "file").write_text("anew")

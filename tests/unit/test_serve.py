@@ -128,6 +128,34 @@ def test_what_is_written_is_read_by_every_client(served: Served) -> None:
         assert other.read(5000, 10) == bytes(10)
 
 
+@pytest.mark.parametrize(("flags", "parts"), [(0, 3), (protocol.Flag.DF, 1)])
+def test_zeros_are_told_of_and_not_sent(served: Served, flags: int, parts: int) -> None:
+    """To those that asked for structured replies, and unless they want one piece."""
+    data = bytes(64 << 10) + noise(32 << 10) + bytes(64 << 10)
+    with Client(served) as client:
+        client.send(FLAGS)
+        client.ask(Option.STRUCTURED_REPLY)
+        client.ask(Option.GO, info_data("vm/disk"))
+        client.send(request(Command.WRITE, 1 << 20, len(data)), data)
+        client.receive(16)
+        client.send(request(Command.READ, 1 << 20, len(data), flags))
+        found = bytearray(b"?" * len(data))
+        ends: list[int] = []
+        while not any(ends):
+            _, end, kind, _, length = struct.unpack(">IHHQI", client.receive(20))
+            ends.append(end)
+            at = struct.unpack(">Q", client.receive(8))[0] - (1 << 20)
+            if kind == protocol.Chunk.OFFSET_HOLE:
+                (zeros,) = struct.unpack(">I", client.receive(4))
+                assert length == 12
+                found[at : at + zeros] = bytes(zeros)
+            else:
+                found[at : at + length - 8] = client.receive(length - 8)
+                assert length - 8 == (len(data) if flags else 32 << 10)
+        assert found == data
+        assert len(ends) == parts
+
+
 def test_long_requests_and_many_at_once(served: Served) -> None:
     data = noise(4 << 20)
     with Client(served).go("vm/disk") as client:

@@ -123,6 +123,9 @@ class Passthrough:
     def lseek(self, nodeid: int, handle: int, offset: int, whence: int, unique: int) -> int:
         return os.lseek(handle, offset, whence)
 
+    def copy(self, nodeid: int, offset: int, to: int, to_offset: int, length: int) -> int:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
     def opendir(self, nodeid: int) -> tuple[int, int]:
         handle = max(self._listings, default=0) + 1
         self._listings[handle] = sorted(os.listdir(self._paths[nodeid]))
