@@ -18,7 +18,9 @@ from .errors import FormatError, UsageError
 
 MAGIC = b"\x89cowfs\r\n"
 VERSION = 2
-KNOWN_INCOMPATIBLE = 0
+TWO_COPIES = 1
+"""Incompatible feature: nodes have a second copy, and who does not know that would lose its space."""
+KNOWN_INCOMPATIBLE = TWO_COPIES
 """Feature flags without which an image must not be opened at all."""
 KNOWN_READ_ONLY = 0
 """Feature flags without which an image may be read but not written."""
@@ -31,11 +33,12 @@ DATA_LEVEL = 255
 
 # --- pointers -----------------------------------------------------------------------------------
 
-_POINTER = struct.Struct("<QQIIBBH16s")
+_POINTER = struct.Struct("<QQIHHBBH16s")
 POINTER_SIZE = _POINTER.size
 _SUMMARY = struct.Struct("<QQQI")
 REF_SIZE = POINTER_SIZE + _SUMMARY.size
 NO_REF = bytes(REF_SIZE)
+_TWIN_SIGN = 1 << 31
 _LEVEL_AT = struct.calcsize("<QQIIB")
 _OUTSIDE_AT = POINTER_SIZE + struct.calcsize("<QQQ")
 _NOTHING = bytes(REF_SIZE - _OUTSIDE_AT)
@@ -52,12 +55,23 @@ class Pointer(NamedTuple):
     logical: int
     compression: int
     level: int
-    reserved: int
+    twin: int
+    """Of a node: blocks from this copy to the second one, which may lie before it; 0 without one."""
     checksum: bytes
 
     def blocks(self, block_size: int) -> int:
-        """Blocks that it occupies."""
+        """Blocks that a copy occupies."""
         return -(-self.stored // block_size)
+
+    def spans(self, block_size: int) -> list[tuple[int, int]]:
+        """(block, blocks) of each copy."""
+        blocks = self.blocks(block_size)
+        copies = (self.block, self.block + self.twin) if self.twin else (self.block,)
+        return [(block, blocks) for block in copies]
+
+    def occupied(self, block_size: int) -> int:
+        """Bytes that it takes on the device, with its second copy."""
+        return self.blocks(block_size) * block_size * (2 if self.twin else 1)
 
 
 class Summary(NamedTuple):
@@ -71,14 +85,31 @@ class Summary(NamedTuple):
 
 def unpack_pointer(data: bytes) -> Pointer:
     """The pointer at the start of a cell or reference."""
-    return Pointer._make(_POINTER.unpack_from(data))
+    block, birth, stored, logical, upper, compression, level, lower, digest = _POINTER.unpack_from(
+        data
+    )
+    if level == DATA_LEVEL:
+        logical, twin = logical | upper << 16, 0
+    else:
+        twin = ((upper << 16 | lower) ^ _TWIN_SIGN) - _TWIN_SIGN
+    return Pointer(block, birth, stored, logical, compression, level, twin, digest)
 
 
 def pack_pointer(
-    block: int, birth: int, stored: int, logical: int, compression: int, level: int, digest: bytes
+    block: int,
+    birth: int,
+    stored: int,
+    logical: int,
+    compression: int,
+    level: int,
+    digest: bytes,
+    twin: int = 0,
 ) -> bytes:
     """A pointer as it is stored."""
-    return _POINTER.pack(block, birth, stored, logical, compression, level, 0, digest)
+    upper = logical >> 16 if level == DATA_LEVEL else twin >> 16 & 0xFFFF
+    return _POINTER.pack(
+        block, birth, stored, logical & 0xFFFF, upper, compression, level, twin & 0xFFFF, digest
+    )
 
 
 def unpack_summary(ref: bytes) -> Summary:
@@ -134,6 +165,11 @@ class Superblock:
     compatible: int = 0
     read_only: int = 0
     incompatible: int = 0
+
+    @property
+    def metadata_copies(self) -> int:
+        """How many copies of each node are written."""
+        return 2 if self.incompatible & TWO_COPIES else 1
 
     def pack(self) -> bytes:
         """One block."""

@@ -30,13 +30,14 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
     def let_go(pointer: bytes) -> None:
         """Take one reference away. Counts that are too low would have the same blocks freed again
         and again, and those of others with them."""
-        block = unpack_pointer(pointer).block
-        if ledger.count(block) == 1:
-            if block in freed or not io.space.in_use(block):
-                raise CorruptionError(
-                    "(being destroyed)", block, "more references than its count tells"
-                )
-            freed.add(block)
+        fields = unpack_pointer(pointer)
+        if ledger.count(fields.block) == 1:
+            for block, _ in fields.spans(io.block_size):
+                if block in freed or not io.space.in_use(block):
+                    raise CorruptionError(
+                        "(being destroyed)", block, "more references than its count tells"
+                    )
+                freed.add(block)
         ledger.release(pointer)
 
     loaded: dict[bytes, tuple[int, list[tuple[bytes, int, bytes]]]] = {}

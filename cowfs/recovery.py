@@ -52,7 +52,13 @@ class Recovery:
         if total < limits.MIN_IMAGE_BLOCKS:
             raise CorruptionError("", None, f"an image of {total} blocks")
         self._check_size(total)
-        space = Space(self.device, superblock.block_size, total, superblock.limit_blocks)
+        space = Space(
+            self.device,
+            superblock.block_size,
+            total,
+            superblock.limit_blocks,
+            superblock.metadata_copies,
+        )
         encoder = Encoder(superblock.compression, superblock.block_size)
         self.io = BlockIO(
             self.device, space, Cache(limits.MIN_CACHE), encoder, superblock.node_size
