@@ -69,12 +69,17 @@ def check(engine: Engine, progress: Progress | None = None) -> Report:
 
 
 def scrub(engine: Engine, progress: Progress | None = None) -> Report:
-    """Verify the checksum of every block that the newest version and all snapshots reach."""
-    with engine.pinned("scrub") as catalog:
-        walk = _Walk(engine, progress)
-        walk.whole_store(catalog.tree.ref, None)
-        walk.report_damaged(repair=True)
-    return walk.report
+    """Verify the checksum of every block that the newest version and all snapshots reach, and write
+    damaged copies anew, if the engine may."""
+    while True:
+        space_tree = engine.space_tree
+        with engine.pinned("scrub") as catalog:
+            if engine.space_tree is not space_tree:
+                continue  # a checkpoint came between: this one is not kept in place
+            walk = _Walk(engine, progress)
+            walk.whole_store(catalog.tree.ref, space_tree.ref)
+            walk.report_damaged(repair=True)
+            return walk.report
 
 
 class _Walk:

@@ -19,7 +19,7 @@ from .errors import FormatError, UsageError
 MAGIC = b"\x89cowfs\r\n"
 VERSION = 2
 TWO_COPIES = 1
-"""Incompatible feature: nodes have a second copy, and who does not know that would lose its space."""
+"""Incompatible feature: nodes have a second copy, whose space who does not know it would lose."""
 KNOWN_INCOMPATIBLE = TWO_COPIES
 """Feature flags without which an image must not be opened at all."""
 KNOWN_READ_ONLY = 0
@@ -33,12 +33,13 @@ DATA_LEVEL = 255
 
 # --- pointers -----------------------------------------------------------------------------------
 
-_POINTER = struct.Struct("<QQIHHBBH16s")
+_POINTER = struct.Struct("<QQIIBBH16s")
 POINTER_SIZE = _POINTER.size
 _SUMMARY = struct.Struct("<QQQI")
 REF_SIZE = POINTER_SIZE + _SUMMARY.size
 NO_REF = bytes(REF_SIZE)
 _TWIN_SIGN = 1 << 31
+_LOWER = 0xFFFF
 _LEVEL_AT = struct.calcsize("<QQIIB")
 _OUTSIDE_AT = POINTER_SIZE + struct.calcsize("<QQQ")
 _NOTHING = bytes(REF_SIZE - _OUTSIDE_AT)
@@ -56,7 +57,7 @@ class Pointer(NamedTuple):
     compression: int
     level: int
     twin: int
-    """Of a node: blocks from this copy to the second one, which may lie before it; 0 without one."""
+    """Of a node: blocks from this copy to the second, which may lie before it; 0 without one."""
     checksum: bytes
 
     def blocks(self, block_size: int) -> int:
@@ -85,14 +86,19 @@ class Summary(NamedTuple):
 
 def unpack_pointer(data: bytes) -> Pointer:
     """The pointer at the start of a cell or reference."""
-    block, birth, stored, logical, upper, compression, level, lower, digest = _POINTER.unpack_from(
-        data
-    )
-    if level == DATA_LEVEL:
-        logical, twin = logical | upper << 16, 0
-    else:
-        twin = ((upper << 16 | lower) ^ _TWIN_SIGN) - _TWIN_SIGN
-    return Pointer(block, birth, stored, logical, compression, level, twin, digest)
+    fields = _POINTER.unpack_from(data)
+    if fields[6] or fields[3] > _LOWER:  # as it seldom is: this is asked for each extent and leaf
+        return _with_twin(Pointer._make(fields))
+    return Pointer._make(fields)
+
+
+def _with_twin(pointer: Pointer) -> Pointer:
+    """A pointer whose two halves of the distance to the second copy, if it has one, are joined."""
+    if pointer.level == DATA_LEVEL:
+        return pointer._replace(twin=0)
+    distance = (pointer.logical & ~_LOWER) | pointer.twin
+    twin = (distance ^ _TWIN_SIGN) - _TWIN_SIGN
+    return pointer._replace(logical=pointer.logical & _LOWER, twin=twin)
 
 
 def pack_pointer(
@@ -106,10 +112,9 @@ def pack_pointer(
     twin: int = 0,
 ) -> bytes:
     """A pointer as it is stored."""
-    upper = logical >> 16 if level == DATA_LEVEL else twin >> 16 & 0xFFFF
-    return _POINTER.pack(
-        block, birth, stored, logical & 0xFFFF, upper, compression, level, twin & 0xFFFF, digest
-    )
+    if level != DATA_LEVEL:
+        logical |= twin & (_LOWER << 16)
+    return _POINTER.pack(block, birth, stored, logical, compression, level, twin & _LOWER, digest)
 
 
 def unpack_summary(ref: bytes) -> Summary:

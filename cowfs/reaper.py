@@ -31,13 +31,18 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
         """Take one reference away. Counts that are too low would have the same blocks freed again
         and again, and those of others with them."""
         fields = unpack_pointer(pointer)
-        if ledger.count(fields.block) == 1:
-            for block, _ in fields.spans(io.block_size):
-                if block in freed or not io.space.in_use(block):
-                    raise CorruptionError(
-                        "(being destroyed)", block, "more references than its count tells"
-                    )
-                freed.add(block)
+        block = fields.block
+        if ledger.count(block) == 1:
+            again = block in freed or not io.space.in_use(block)
+            freed.add(block)
+            if fields.twin:
+                second = block + fields.twin
+                again = again or second in freed or not io.space.in_use(second)
+                freed.add(second)
+            if again:
+                raise CorruptionError(
+                    "(being destroyed)", block, "more references than its count tells"
+                )
         ledger.release(pointer)
 
     loaded: dict[bytes, tuple[int, list[tuple[bytes, int, bytes]]]] = {}
