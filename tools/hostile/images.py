@@ -68,7 +68,8 @@ _SAMPLES = {
     "plain-open": ("none", False, 1),
     "twins": ("none", True, 2),
 }
-NAMES = tuple(_SAMPLES)
+NAMES = tuple(name for name, (_, _, copies) in _SAMPLES.items() if copies == 1)
+"""Those that `seal.Forgery` can seal again: it writes one copy of a node."""
 
 
 def _make_files(store: cowfs.Store) -> None:
