@@ -1,5 +1,5 @@
 # Declarations of the ledger and of the list of operations. See _ledger.pyx.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     OPERATION_TREE = 0
@@ -48,6 +48,6 @@ cdef class Ledger:
     cdef uint32_t count_of(self, uint64_t block)
     cdef int raise_count(self, uint64_t block) except -1
     cdef int last_reference(self, uint64_t block) except -1
-    cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1
+    cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth, int32_t twin) except -1
     cdef int note_freed(self, uint64_t run, uint64_t birth) except -1
     cdef bint lower_count(self, const uint8_t* pointer) except -1

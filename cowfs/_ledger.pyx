@@ -13,6 +13,8 @@ from libc.stdlib cimport free, realloc
 from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
+from cowfs._pointer cimport twin_of
+
 import struct
 
 WORD = struct.Struct("<Q")
@@ -149,8 +151,12 @@ cdef class Ledger:
                 self.counts[block] = 0
         return 0
 
-    cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1:
+    cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth,
+                         int32_t twin) except -1:
+        """Free a block, and with it its second copy, which has no count of its own."""
         cdef uint64_t blocks = (stored + self.block_size - 1) // self.block_size
+        if twin:
+            self.free_blocks(block + <int64_t>twin, stored, birth, 0)
         if self.reuse_own and birth == self.txid:
             self.own_freed.append((block << 16) | blocks)
             return 0
@@ -209,7 +215,7 @@ cdef class Ledger:
             self.counts[block] = count - 1
             return False
         self.last_reference(block)
-        self.free_blocks(block, stored, birth)
+        self.free_blocks(block, stored, birth, twin_of(pointer))
         return True
 
     def count(self, uint64_t block):

@@ -1,5 +1,5 @@
 # Declarations of the node layer, for the tree. See _node.pyx.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     HEADER = 24
@@ -59,6 +59,7 @@ cdef class Node(Entry):
     cdef uint32_t stored
     cdef uint32_t logical
     cdef int compression
+    cdef int32_t twin
     cdef uint8_t checksum[16]
 
     cdef inline uint8_t* cell(self, int i) noexcept
@@ -81,7 +82,7 @@ cdef class Node(Entry):
     cdef int copy_heads(self, Node source) except -1
     cdef void set_pointer(self, const uint8_t* pointer) noexcept
     cdef void write_pointer(self, uint8_t* to) noexcept
-    cdef void summarize(self, uint64_t* out, uint32_t block_size)
+    cdef void summarize(self, uint64_t* out, uint32_t block_size, int copies)
 
 cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter)
 cdef bint sound_pointer(const uint8_t* pointer, int level, uint32_t most, uint64_t blocks,

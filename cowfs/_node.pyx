@@ -20,6 +20,8 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 import sys
 
+from cowfs._pointer cimport DATA_LEVEL, logical_of, twin_of
+
 from cowfs import limits
 
 if sys.byteorder != "little":
@@ -33,7 +35,6 @@ cdef extern from *:
     void prefetch(const void* address) noexcept
 
 cdef enum:
-    DATA_LEVEL = 255
     CACHE_LINE = 64
 
 cdef uint64_t MAX_ITEMS = <uint64_t>1 << 48
@@ -588,32 +589,35 @@ cdef class Node(Entry):
         self.block = u64(pointer)
         self.birth = u64(pointer + 8)
         self.stored = u32(pointer + 16)
-        self.logical = u32(pointer + 20)
+        self.logical = logical_of(pointer)
         self.compression = pointer[24]
         self.level = pointer[25]
+        self.twin = twin_of(pointer)
         memcpy(self.checksum, pointer + 28, 16)
 
     cdef void write_pointer(self, uint8_t* to) noexcept:
         memcpy(to, &self.block, 8)
         memcpy(to + 8, &self.birth, 8)
         memcpy(to + 16, &self.stored, 4)
-        memcpy(to + 20, &self.logical, 4)
+        put16(to + 20, <uint16_t>self.logical)
+        put16(to + 22, <uint16_t>(<uint32_t>self.twin >> 16))
         to[24] = <uint8_t>self.compression
         to[25] = <uint8_t>self.level
-        to[26] = 0
-        to[27] = 0
+        put16(to + 26, <uint16_t>self.twin)
         memcpy(to + 28, self.checksum, 16)
 
-    cdef void summarize(self, uint64_t* out, uint32_t block_size):
+    cdef void summarize(self, uint64_t* out, uint32_t block_size, int copies):
         """Items, logical bytes, stored bytes and cells that point outside, below this node. What is
-        not stored counts as if it were, without compression."""
+        not stored counts as if it were, in so many copies and without compression."""
         cdef int i, klen, kind
         cdef uint8_t* cell
         cdef uint8_t* value
         cdef uint64_t below[4]
         cdef uint64_t items = 0, logical = 0, outside = 0
         cdef uint64_t stored = self.used() if self.dirty else self.stored
-        stored = (stored + block_size - 1) // block_size * block_size
+        if not self.dirty:
+            copies = 2 if self.twin else 1
+        stored = (stored + block_size - 1) // block_size * block_size * copies
         for i in range(self.n):
             cell = self.cell(i)
             klen = u16(cell) & 0x3FFF
@@ -621,7 +625,7 @@ cdef class Node(Entry):
             if self.level:
                 kid = self.kids[i]
                 if kid is not None and (<Node>kid).dirty:
-                    (<Node>kid).summarize(below, block_size)
+                    (<Node>kid).summarize(below, block_size, copies)
                     items += below[0]
                     logical += below[1]
                     stored += below[2]
@@ -676,9 +680,17 @@ cdef bint sound_pointer(const uint8_t* pointer, int level, uint32_t most, uint64
                         uint32_t block_size) noexcept:
     """Whether a pointer to at most `most` bytes, at this level, can have been written."""
     cdef uint64_t block = u64(pointer)
-    cdef uint32_t stored = u32(pointer + 16), logical = u32(pointer + 20)
-    return (block != 0 and block < blocks and stored != 0 and stored <= logical <= most
-            and (stored - 1) // block_size < blocks - block and pointer[25] == level)
+    cdef uint32_t stored = u32(pointer + 16), logical = logical_of(pointer)
+    cdef uint32_t beyond = (stored - 1) // block_size
+    cdef int64_t twin = twin_of(pointer)
+    if not (block != 0 and block < blocks and stored != 0 and stored <= logical <= most
+            and beyond < blocks - block and pointer[25] == level):
+        return False
+    if twin == 0:
+        return True
+    # Neither copy lies over the other, nor outside the image.
+    return ((twin > beyond or -twin > beyond) and <int64_t>block + twin > 0
+            and <int64_t>block + twin + beyond < <int64_t>blocks)
 
 
 cdef bint sound_ref(const uint8_t* ref, int level, uint32_t node_size, uint64_t blocks,

@@ -30,6 +30,7 @@ from cowfs._node cimport (
     CELL_HEADER, HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF,
     Cache, Entry, Node, new_node, sound_ref,
 )
+from cowfs._pointer cimport twin_of
 from cowfs._writer cimport BlockWriter
 
 from cowfs.errors import ClosedError, CorruptionError, KeyTypeError, ReadOnlyError, UsageError
@@ -191,14 +192,15 @@ cdef class Tree:
         """Reference of the stored root (None for an empty tree), as of the last `flush`."""
         return self.stored_ref
 
-    def summary(self, uint32_t block_size):
-        """(items, logical, stored bytes) of the tree; what is in memory only as if it were stored."""
+    def summary(self, uint32_t block_size, int copies):
+        """(items, logical, stored bytes) of the tree; what is in memory only as if it were stored,
+        its nodes in so many copies."""
         cdef uint64_t found[4]
         cdef const uint8_t* ref
         if self.root is None:
             return 0, 0, 0
         if self.root.dirty:
-            self.root.summarize(found, block_size)
+            self.root.summarize(found, block_size, copies)
             return found[0], found[1], found[2]
         ref = <const uint8_t*><char*>self.stored_ref
         return u64(ref + 44), u64(ref + 52), u64(ref + 60)
@@ -219,6 +221,7 @@ cdef class Tree:
         if type(found) is Node:
             node = <Node>found
             if (node.birth == u64(pointer + 8) and node.level == pointer[25]
+                    and node.twin == twin_of(pointer)
                     and memcmp(node.checksum, pointer + 28, 16) == 0):
                 return node
         node = Node.__new__(Node)
@@ -256,7 +259,7 @@ cdef class Tree:
     cdef int check_summary(self, Node node, const uint8_t* ref) except -1:
         """CorruptionError where a node is not what the reference to it says that it holds."""
         cdef uint64_t found[4]
-        node.summarize(found, self.source.block_size)
+        node.summarize(found, self.source.block_size, 1)
         if memcmp(found, ref + POINTER, 24) or found[3] != u32(ref + POINTER + 24):
             node.drop()
             raise CorruptionError(self.label, node.block, "holds something else than its parent says")
@@ -471,7 +474,7 @@ cdef class Tree:
                         ledger.raise_count(block)
             return False
         ledger.last_reference(node.block)
-        ledger.free_blocks(node.block, node.stored, node.birth)
+        ledger.free_blocks(node.block, node.stored, node.birth, node.twin)
         return True
 
     cdef Node dirty_root(self):
@@ -1016,7 +1019,7 @@ cdef class Tree:
         cdef uint64_t summary[4]
         cdef uint32_t outside
         node.write_pointer(to)
-        node.summarize(summary, block_size)
+        node.summarize(summary, block_size, 1)
         outside = <uint32_t>summary[3]
         memcpy(to + 44, summary, 24)
         memcpy(to + 68, &outside, 4)

@@ -2,23 +2,46 @@
 
 No bytes leave `read` that do not match the checksum in the pointer, and nothing a pointer says is
 believed before that: addresses and lengths are checked against what is possible.
+
+A node whose pointer tells of a second copy is read from there where the first is damaged, and the
+damaged copy is noted. `mend` writes it anew from the good one. It is the one place where a block in
+use is written over: one that was read and is not what it should be, with bytes that are, by who has
+the right to write, and before anything that was in use when it was read may be used again.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
+from typing import NamedTuple
 
 from . import limits
 from ._node import Cache
 from ._writer import BlockWriter
 from .codec import Encoder, checksum, compress_lz4, decompress
 from .device import Device
-from .errors import CorruptionError
+from .errors import CorruptionError, DeviceError
 from .format import DATA_LEVEL, Pointer, pack_pointer, unpack_pointer
 from .space import Space
 
 _RUN_BYTES = 1 * limits.MIB
 """Bytes read from the device in one go, about."""
+MAX_DAMAGED = 1024
+"""Damaged copies that are noted; what is beyond that is found again once these are mended."""
+
+_log = logging.getLogger("cowfs")
+
+
+class Damaged(NamedTuple):
+    """A copy of a node that is not what was written, while the other one is."""
+
+    pointer: Pointer
+    block: int
+    """Of the damaged copy."""
+    good: int
+    """Block of the other."""
+    label: str
+    reason: str
 
 
 class BlockIO:
@@ -40,7 +63,13 @@ class BlockIO:
         self.block_size = space.block_size
         self.node_size = node_size
         space.node_blocks = -(-node_size // space.block_size)
-        self.writer = BlockWriter(device, space, cache, encoder.kind, compress_lz4, checksum)
+        self.writer = BlockWriter(
+            device, space, cache, encoder.kind, compress_lz4, checksum, space.copies
+        )
+        self.damaged: dict[int, Damaged] = {}
+        """What reads found, and `mend` has not written anew yet, by block."""
+        self.building = 0
+        """The transaction in progress, of whose own blocks none is noted: it may use them again."""
         self.broken: BaseException | None = None
         """Why the transaction in progress cannot commit: nothing refers to blocks it placed."""
 
@@ -64,16 +93,100 @@ class BlockIO:
         return self._read(unpack_pointer(pointer), label)
 
     def _read(self, pointer: Pointer, label: str) -> bytes:
-        block, _, stored, logical, compression, level, _, digest = pointer
+        try:
+            return self._read_copy(pointer, pointer.block, label)
+        except (CorruptionError, DeviceError) as error:
+            if not pointer.twin:
+                raise
+            return self._read_twin(pointer, label, error)
+
+    def _read_twin(
+        self, pointer: Pointer, label: str, first: CorruptionError | DeviceError
+    ) -> bytes:
+        """A node's second copy, as the first cannot be had."""
+        second = pointer.block + pointer.twin
+        try:
+            data = self._read_copy(pointer, second, label)
+        except (CorruptionError, DeviceError) as error:
+            if isinstance(first, DeviceError) and isinstance(error, DeviceError):
+                raise first from error
+            reason = f"{_reason(first)}; its second copy, in block {second}: {_reason(error)}"
+            raise CorruptionError(label, pointer.block, reason) from error
+        self._note(Damaged(pointer, pointer.block, second, label, _reason(first)))
+        return data
+
+    def _note(self, damaged: Damaged) -> None:
+        _log.warning(
+            "%s: dataset %r, block %d: %s; the copy in block %d is good",
+            self.device.name,
+            damaged.label,
+            damaged.block,
+            damaged.reason,
+            damaged.good,
+        )
+        if damaged.pointer.birth != self.building and len(self.damaged) < MAX_DAMAGED:
+            self.damaged[damaged.block] = damaged
+
+    def damaged_copies(self, pointer: bytes, label: str) -> list[Damaged]:
+        """Which of a node's two copies is damaged, noted for `mend`; nothing where both are, which
+        is for `read` to tell."""
+        fields = unpack_pointer(pointer)
+        blocks = fields.block, fields.block + fields.twin
+        found = []
+        for block, other in (blocks, blocks[::-1]) if fields.twin else ():
+            try:
+                self._read_copy(fields, block, label)
+            except (CorruptionError, DeviceError) as error:
+                found.append(Damaged(fields, block, other, label, _reason(error)))
+        if len(found) == 2:
+            return []
+        for damaged in found:
+            self._note(damaged)
+        return found
+
+    def is_damaged(self, damaged: Damaged) -> bool:
+        """Whether a copy is still not what it should be."""
+        try:
+            self._read_copy(damaged.pointer, damaged.block, damaged.label)
+        except (CorruptionError, DeviceError):
+            return True
+        return False
+
+    def mend(self) -> None:
+        """Write the damaged copies anew that were noted. One that cannot be written stays as it is:
+        the other copy is there, and who reads it next notes the damage again.
+
+        To be called by who has the right to write, before what was in use may be used again.
+        """
+        while self.damaged:
+            _, damaged = self.damaged.popitem()
+            pointer, block, good, label, _ = damaged
+            if not self.is_damaged(damaged):
+                continue
+            try:
+                data = self._stored_copy(pointer, good, label)
+                room = pointer.blocks(self.block_size) * self.block_size
+                self.device.write(block * self.block_size, data.ljust(room, b"\0"))
+            except (CorruptionError, OSError) as error:
+                _log.warning("%s: block %d was not mended: %s", self.device.name, block, error)
+            else:
+                _log.warning("%s: block %d was mended", self.device.name, block)
+
+    def _read_copy(self, pointer: Pointer, block: int, label: str) -> bytes:
+        return _unpacked(self._stored_copy(pointer, block, label), pointer, label)
+
+    def _stored_copy(self, pointer: Pointer, block: int, label: str) -> bytes:
+        """The bytes in a block, verified: what the pointer proves, or CorruptionError."""
+        _, _, stored, logical, _, level, _, digest = pointer
         limit = limits.MAX_RECORD if level == DATA_LEVEL else self.node_size
-        if block == 0 or stored == 0 or stored > logical or logical > limit:
+        if block <= 0 or stored == 0 or stored > logical or logical > limit:
             raise CorruptionError(label, block, f"a pointer to {stored} of {logical} bytes")
         if block + -(-stored // self.block_size) > self.total_blocks:
             raise CorruptionError(label, block, "beyond the end of the image")
         data = self.writer.held(block, stored)
         if data is None:
             data = self._fetch(block * self.block_size, stored)
-        return _decode(data, block, stored, logical, compression, digest, label)
+        return _verified(data, block, stored, digest, label)
 
     def read_extent(self, pointer: bytes, label: str) -> bytes:
         """The bytes of an extent of data, from the cache where they are there."""
@@ -127,12 +240,13 @@ class BlockIO:
         start = first * self.block_size
         data = self._fetch(start, run[-1].block * self.block_size + run[-1].stored - start)
         found = []
-        for block, _, stored, logical, compression, _, _, digest in run:
-            at = (block - first) * self.block_size
-            part = data[at : at + stored]
-            plain = _decode(part, block, stored, logical, compression, digest, label)
-            if compression or len(run) == 1:
-                self.cache.add_record(block, digest, plain)
+        for fields in run:
+            at = (fields.block - first) * self.block_size
+            part = data[at : at + fields.stored]
+            part = _verified(part, fields.block, fields.stored, fields.checksum, label)
+            plain = _unpacked(part, fields, label)
+            if fields.compression or len(run) == 1:
+                self.cache.add_record(fields.block, fields.checksum, plain)
             found.append(plain)
         return found
 
@@ -167,15 +281,21 @@ class BlockIO:
         return pointers
 
 
-def _decode(
-    data: bytes, block: int, stored: int, logical: int, compression: int, digest: bytes, label: str
-) -> bytes:
-    """What was read for a pointer, verified and decompressed."""
+def _reason(error: CorruptionError | DeviceError) -> str:
+    return error.reason if isinstance(error, CorruptionError) else str(error)
+
+
+def _verified(data: bytes, block: int, stored: int, digest: bytes, label: str) -> bytes:
+    """What was read, as it is stored."""
     if len(data) != stored:
         raise CorruptionError(label, block, "beyond the end of the image")
     if checksum(data) != digest:
         raise CorruptionError(label, block, "the checksum does not match")
+    return data
+
+
+def _unpacked(data: bytes, pointer: Pointer, label: str) -> bytes:
     try:
-        return decompress(compression, data, logical)
+        return decompress(pointer.compression, data, pointer.logical)
     except ValueError as error:
-        raise CorruptionError(label, block, str(error)) from None
+        raise CorruptionError(label, pointer.block, str(error)) from None

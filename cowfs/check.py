@@ -4,19 +4,22 @@ Every block is exactly one of: fixed (superblocks), reachable, part of the log, 
 or free. The count of a reachable block is the number of pointers to it. Every block matches the
 checksum in its pointer, every node the bounds and the summary that its parent gives.
 
-`check` proves all of that; `scrub` only the checksums, and lets writers go on.
+`check` proves all of that; `scrub` only the checksums, and lets writers go on. Where a node has two
+copies, both read both; what is wrong with one of them scrub repairs.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from . import limits
 from ._bitmap import Bitmap
 from ._tree import EXTENT, INLINE, TREE, node_items
 from .blob import RECORD_KEY_SIZE, cell_size, record_number
+from .blockio import Damaged
 from .catalog import Catalog, Root
 from .engine import Engine
 from .errors import CorruptionError
@@ -61,15 +64,22 @@ def check(engine: Engine, progress: Progress | None = None) -> Report:
         walk.compare_space()
         if walk.report.ok:
             walk.files()
+        walk.report_damaged(repair=False)
     return walk.report
 
 
 def scrub(engine: Engine, progress: Progress | None = None) -> Report:
-    """Verify the checksum of every block that the newest version and all snapshots reach."""
-    with engine.pinned("scrub") as catalog:
-        walk = _Walk(engine, progress)
-        walk.whole_store(catalog.tree.ref, None)
-    return walk.report
+    """Verify the checksum of every block that the newest version and all snapshots reach, and write
+    damaged copies anew, if the engine may."""
+    while True:
+        space_tree = engine.space_tree
+        with engine.pinned("scrub") as catalog:
+            if engine.space_tree is not space_tree:
+                continue  # a checkpoint came between: this one is not kept in place
+            walk = _Walk(engine, progress)
+            walk.whole_store(catalog.tree.ref, space_tree.ref)
+            walk.report_damaged(repair=True)
+            return walk.report
 
 
 class _Walk:
@@ -85,6 +95,8 @@ class _Walk:
         self.spans: dict[int, _Span] = {}
         """What lies below each shared node, to be held against all that refer to it."""
         self.reached = Bitmap(engine.io.space.total, limits.GROUP_BLOCKS)
+        self.damaged: list[Damaged] = []
+        """Copies of nodes that are not what was written, while the other one is."""
         self.progress = progress
         self.total = engine.io.space.used * self.io.block_size
         self.told = 0
@@ -92,6 +104,21 @@ class _Walk:
     def fault(self, dataset: str, block: int | None, reason: str) -> None:
         """Put a fault on the report."""
         self.report.faults.append(Fault(dataset, block, reason))
+
+    def report_damaged(self, *, repair: bool) -> None:
+        """Put damaged copies on the report, as what was repaired where that is so."""
+        if repair and self.damaged:
+            self.engine.mend()
+        for damaged in self.damaged:
+            place = Fault(damaged.label, damaged.block, damaged.reason)
+            if repair and not self.io.is_damaged(damaged):
+                self.report.repaired.append(place)
+                continue
+            reason = (
+                f"{place.reason}; the other copy, in block {damaged.good}, is good: "
+                "'cowfs scrub' repairs it"
+            )
+            self.report.faults.append(replace(place, reason=reason, repairable=True))
 
     def whole_store(self, catalog_ref: bytes | None, space_ref: bytes | None) -> None:
         """Every root there is."""
@@ -139,6 +166,7 @@ class _Walk:
             if done == 0:
                 self.node(ref, "(being destroyed)", records=None)
             elif self.claim(ref, "(being destroyed)"):
+                self.damaged += self.io.damaged_copies(ref, "(being destroyed)")
                 level, items = node_items(self.io, self.io.node_size, ref, "(being destroyed)")
                 # The child in work, if any, is the next item of the stack.
                 for key, kind, value in items[done:]:
@@ -160,18 +188,18 @@ class _Walk:
             self.proofs[block] = pointer
         if not 1 <= fields.birth <= self.engine.txid:
             self.fault(label, block, f"is of transaction {fields.birth}, of {self.engine.txid}")
-        blocks = fields.blocks(self.io.block_size)
-        if block == 0 or block + blocks > self.reached.size:
-            self.fault(label, block, "lies beyond the end of the image")
-            return False
-        if self.reached.set(block, blocks) != blocks:
-            self.fault(label, block, "overlaps another block in use")
+        for start, blocks in fields.spans(self.io.block_size):
+            if start <= 0 or start + blocks > self.reached.size:
+                self.fault(label, start, "lies beyond the end of the image")
+                return False
+            if self.reached.set(start, blocks) != blocks:
+                self.fault(label, start, "overlaps another block in use")
         if self.progress is not None:
             done = self.report.bytes
             if done - self.told >= limits.MIB:
                 self.told = done
                 self.progress(min(done, self.total), self.total)
-        self.report.bytes += blocks * self.io.block_size
+        self.report.bytes += fields.occupied(self.io.block_size)
         return True
 
     def tree(self, ref: bytes, label: str) -> bool:
@@ -210,6 +238,7 @@ class _Walk:
     ) -> _Span | None:
         """A node that was not seen before."""
         fields = unpack_pointer(ref)
+        self.damaged += self.io.damaged_copies(ref, label)
         try:
             level, items = node_items(self.io, self.io.node_size, ref, label)
         except CorruptionError as error:
@@ -219,7 +248,7 @@ class _Walk:
         keys = [key for key, _, _ in items]
         below: list[_Span] = []
         longest = length = 0
-        stored = fields.blocks(self.io.block_size) * self.io.block_size
+        stored = fields.occupied(self.io.block_size)
         count = logical = outside = 0
         for i, (key, kind, value) in enumerate(items):
             if level:

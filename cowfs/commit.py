@@ -87,7 +87,14 @@ class Committer:
     """Takes transactions to the device, one after the other. Owns the log and the space tree."""
 
     def __init__(
-        self, io: BlockIO, log: Log, versions: Versions, space_tree: Tree, dirty_limit: int
+        self,
+        io: BlockIO,
+        log: Log,
+        versions: Versions,
+        space_tree: Tree,
+        dirty_limit: int,
+        *,
+        mending: bool,
     ) -> None:
         self.io = io
         self.log = log
@@ -97,6 +104,8 @@ class Committer:
         """Bytes of dirty nodes beyond which they are stored."""
         self.durable_txid = log.txid
         self.failure: BaseException | None = None
+        self.mending = mending
+        """Whether damaged copies are written anew: not where the image is open for reading."""
         self._checkpoint: Checkpoint | None = None
         self._completing: threading.Thread | None = None
         self.unstored: Ledger | None = None
@@ -117,6 +126,7 @@ class Committer:
         self.release_freed()
         txid = self.log.txid + 1
         self.io.writer.begin(txid)
+        self.io.building = txid
         return txid
 
     def new_ledger(self, txid: int) -> Ledger:
@@ -175,7 +185,7 @@ class Committer:
         if not space.limit:
             return True
         blocks = 2 * (self.io.cache.dirty.bytes // min(self.io.block_size, 4096)) + 64
-        return space.free - space.reserve > blocks
+        return space.free - space.reserve > space.copies * blocks
 
     def commit_operations(self, tx: Transaction) -> None:
         """The small commit: the record, and what does not fit in it right behind."""
@@ -381,6 +391,7 @@ class Committer:
             log.txid = tx.txid
             log.checksum = digest
             log.next_block = record.next_block
+            self.io.building = 0
             versions.newest = Version(tx.txid, catalog, heads, record.durable_txid, roots)
 
     def _log_crowds(self) -> bool:
@@ -520,7 +531,16 @@ class Committer:
         if checkpoint is not None and checkpoint.durable:
             self.io.space.retire(checkpoint.superblock.txid, checkpoint.older_log)
             self._checkpoint = None
-        self.io.space.release(self.durable_txid, self.log.proven_txid, self.versions.oldest_txid())
+        # Who reads from here on opens the newest version, and sees nothing that is released below.
+        oldest = self.versions.oldest_txid()
+        if self.mending and self.failure is None:
+            self.io.mend()
+        self.io.space.release(self.durable_txid, self.log.proven_txid, oldest)
+
+    def flush_mended(self) -> None:
+        """Make durable what was written anew."""
+        with self._flushing:
+            self._flush("what was mended may still be damaged")
 
     def relieve(self) -> None:
         """Let go at once of what only waits to be durable, or until something durable says that it

@@ -30,7 +30,7 @@ from .codec import COMPRESSION_NAMES, Encoder
 from .commit import Committer
 from .device import Device
 from .errors import BusyError, ClosedError, OutOfSpaceError, ReadOnlyError
-from .format import CHECKSUM_SIZE, KNOWN_READ_ONLY, Superblock
+from .format import CHECKSUM_SIZE, KNOWN_READ_ONLY, TWO_COPIES, Superblock
 from .log import Log, beyond_all, follow, lead_back, read_superblocks, settle
 from .parameters import Parameters
 from .recovery import Recovery, replay
@@ -69,7 +69,9 @@ class Engine(ABC):
         self.versions = Versions(Version(log.txid, catalog, {}, log.proven_txid, {}))
         space_tree = self._tree(SPACE_OWNER, space_ref, "(space map)")
         dirty_limit = max(limits.MIN_CACHE // 2, cache_size // 2)
-        self.committer = Committer(self.io, log, self.versions, space_tree, dirty_limit)
+        self.committer = Committer(
+            self.io, log, self.versions, space_tree, dirty_limit, mending=not readonly
+        )
         self._writer = threading.Lock()
         self._writing_ref: weakref.ref[Transaction] | None = None
         """Weak: a transaction that an interrupt kept from its `with` block is given up with it."""
@@ -183,6 +185,15 @@ class Engine(ABC):
             self.committer.release_freed()
             yield
 
+    def mend(self) -> bool:
+        """Write anew what reads found damaged and a second copy has, durably; False where that is
+        not for this store, or this thread, to do."""
+        if self.readonly or self.failure is not None or self._writes_here():
+            return False
+        with self.still():  # which mends
+            self.committer.flush_mended()
+        return True
+
     def own_blocks(self, *, pending: bool = True) -> Iterator[tuple[int, int]]:
         """(block, blocks) in use by the store itself: superblocks, the log, what is held for the
         writer, and, with `pending`, what waits to be freed."""
@@ -190,9 +201,7 @@ class Engine(ABC):
         yield limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS
         yield from self.committer.log_blocks()
         yield self.log.next_block, 1
-        writer = self.io.writer
-        if writer.end > writer.cursor:
-            yield writer.cursor, writer.end - writer.cursor
+        yield from self.io.writer.unplaced
         if pending:
             for packed in self.io.space.waiting():
                 yield from packed_runs(packed)
@@ -390,8 +399,9 @@ class Engine(ABC):
             total_blocks=total,
             durable_txid=0,
             record_previous=bytes(CHECKSUM_SIZE),
+            incompatible=TWO_COPIES if parameters.metadata_copies == 2 else 0,
         )
-        space = Space(device, block_size, total, limit)
+        space = Space(device, block_size, total, limit, superblock.metadata_copies)
         first, length = space.take_run(1, 0)
         space.give_back(first + 1, length - 1)
         log = Log(superblock, 0, bytes(CHECKSUM_SIZE), first)
@@ -446,6 +456,7 @@ class Engine(ABC):
             cache_size=cache_size,
             punch=punch,
         )
+        engine.io.damaged.update(found.io.damaged)
         if found.operations:
             engine._replay(found.operations)
         return engine

@@ -18,7 +18,9 @@ from .errors import FormatError, UsageError
 
 MAGIC = b"\x89cowfs\r\n"
 VERSION = 2
-KNOWN_INCOMPATIBLE = 0
+TWO_COPIES = 1
+"""Incompatible feature: nodes have a second copy, whose space who does not know it would lose."""
+KNOWN_INCOMPATIBLE = TWO_COPIES
 """Feature flags without which an image must not be opened at all."""
 KNOWN_READ_ONLY = 0
 """Feature flags without which an image may be read but not written."""
@@ -36,6 +38,8 @@ POINTER_SIZE = _POINTER.size
 _SUMMARY = struct.Struct("<QQQI")
 REF_SIZE = POINTER_SIZE + _SUMMARY.size
 NO_REF = bytes(REF_SIZE)
+_TWIN_SIGN = 1 << 31
+_LOWER = 0xFFFF
 _LEVEL_AT = struct.calcsize("<QQIIB")
 _OUTSIDE_AT = POINTER_SIZE + struct.calcsize("<QQQ")
 _NOTHING = bytes(REF_SIZE - _OUTSIDE_AT)
@@ -52,12 +56,23 @@ class Pointer(NamedTuple):
     logical: int
     compression: int
     level: int
-    reserved: int
+    twin: int
+    """Of a node: blocks from this copy to the second, which may lie before it; 0 without one."""
     checksum: bytes
 
     def blocks(self, block_size: int) -> int:
-        """Blocks that it occupies."""
+        """Blocks that a copy occupies."""
         return -(-self.stored // block_size)
+
+    def spans(self, block_size: int) -> list[tuple[int, int]]:
+        """(block, blocks) of each copy."""
+        blocks = self.blocks(block_size)
+        copies = (self.block, self.block + self.twin) if self.twin else (self.block,)
+        return [(block, blocks) for block in copies]
+
+    def occupied(self, block_size: int) -> int:
+        """Bytes that it takes on the device, with its second copy."""
+        return self.blocks(block_size) * block_size * (2 if self.twin else 1)
 
 
 class Summary(NamedTuple):
@@ -71,14 +86,35 @@ class Summary(NamedTuple):
 
 def unpack_pointer(data: bytes) -> Pointer:
     """The pointer at the start of a cell or reference."""
-    return Pointer._make(_POINTER.unpack_from(data))
+    fields = _POINTER.unpack_from(data)
+    if fields[6] or fields[3] > _LOWER:  # as it seldom is: this is asked for each extent and leaf
+        return _with_twin(Pointer._make(fields))
+    return Pointer._make(fields)
+
+
+def _with_twin(pointer: Pointer) -> Pointer:
+    """A pointer whose two halves of the distance to the second copy, if it has one, are joined."""
+    if pointer.level == DATA_LEVEL:
+        return pointer._replace(twin=0)
+    distance = (pointer.logical & ~_LOWER) | pointer.twin
+    twin = (distance ^ _TWIN_SIGN) - _TWIN_SIGN
+    return pointer._replace(logical=pointer.logical & _LOWER, twin=twin)
 
 
 def pack_pointer(
-    block: int, birth: int, stored: int, logical: int, compression: int, level: int, digest: bytes
+    block: int,
+    birth: int,
+    stored: int,
+    logical: int,
+    compression: int,
+    level: int,
+    digest: bytes,
+    twin: int = 0,
 ) -> bytes:
     """A pointer as it is stored."""
-    return _POINTER.pack(block, birth, stored, logical, compression, level, 0, digest)
+    if level != DATA_LEVEL:
+        logical |= twin & (_LOWER << 16)
+    return _POINTER.pack(block, birth, stored, logical, compression, level, twin & _LOWER, digest)
 
 
 def unpack_summary(ref: bytes) -> Summary:
@@ -134,6 +170,11 @@ class Superblock:
     compatible: int = 0
     read_only: int = 0
     incompatible: int = 0
+
+    @property
+    def metadata_copies(self) -> int:
+        """How many copies of each node are written."""
+        return 2 if self.incompatible & TWO_COPIES else 1
 
     def pack(self) -> bytes:
         """One block."""

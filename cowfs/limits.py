@@ -48,6 +48,9 @@ MIN_IMAGE_BLOCKS = 512
 GROUP_BLOCKS = 8192
 """Blocks of an allocation group: its bitmap is 1 KiB and fits a leaf."""
 
+MAX_TWIN = (1 << 31) - 1
+"""Blocks that a node's second copy is away from the first, at most: 32 bits of the pointer."""
+
 SUPERBLOCK_SLOTS = 8
 """Slots in each of the two superblock places."""
 SECOND_PLACE_BLOCK = 256

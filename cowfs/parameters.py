@@ -19,6 +19,8 @@ class Parameters:
     node_size: int = limits.DEFAULT_NODE_SIZE
     compression: str = "lz4"
     label: str = ""
+    metadata_copies: int = 1
+    """2 keeps a second copy of each node far from the first, from which it is repaired."""
 
     def check(self) -> None:
         """Raise UsageError where a value is not allowed."""
@@ -28,6 +30,8 @@ class Parameters:
             raise UsageError(f"node size {self.node_size}: allowed are {limits.NODE_SIZES}")
         if self.compression not in COMPRESSION_NAMES:
             raise UsageError(f"compression {self.compression!r}: allowed are lz4 and none")
+        if self.metadata_copies not in (1, 2):
+            raise UsageError(f"{self.metadata_copies!r} copies of metadata: allowed are 1 and 2")
         smallest = limits.MIN_IMAGE_BLOCKS * self.block_size
         if self.size is not None and not (
             isinstance(self.size, int) and smallest <= self.size <= limits.MAX_VALUE

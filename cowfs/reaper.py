@@ -30,13 +30,19 @@ def release(io: BlockIO, ledger: Ledger, stack: Stack, budget: int) -> int:
     def let_go(pointer: bytes) -> None:
         """Take one reference away. Counts that are too low would have the same blocks freed again
         and again, and those of others with them."""
-        block = unpack_pointer(pointer).block
+        fields = unpack_pointer(pointer)
+        block = fields.block
         if ledger.count(block) == 1:
-            if block in freed or not io.space.in_use(block):
+            again = block in freed or not io.space.in_use(block)
+            freed.add(block)
+            if fields.twin:
+                second = block + fields.twin
+                again = again or second in freed or not io.space.in_use(second)
+                freed.add(second)
+            if again:
                 raise CorruptionError(
                     "(being destroyed)", block, "more references than its count tells"
                 )
-            freed.add(block)
         ledger.release(pointer)
 
     loaded: dict[bytes, tuple[int, list[tuple[bytes, int, bytes]]]] = {}

@@ -14,7 +14,7 @@ from ._node import Cache
 from ._tree import Tree
 from .blob import resolver
 from .blockio import BlockIO
-from .catalog import LARGEST, SPACE_OWNER
+from .catalog import CATALOG_OWNER, LARGEST, SPACE_OWNER
 from .codec import Encoder
 from .device import Device
 from .errors import CorruptionError, FormatError
@@ -52,7 +52,13 @@ class Recovery:
         if total < limits.MIN_IMAGE_BLOCKS:
             raise CorruptionError("", None, f"an image of {total} blocks")
         self._check_size(total)
-        space = Space(self.device, superblock.block_size, total, superblock.limit_blocks)
+        space = Space(
+            self.device,
+            superblock.block_size,
+            total,
+            superblock.limit_blocks,
+            superblock.metadata_copies,
+        )
         encoder = Encoder(superblock.compression, superblock.block_size)
         self.io = BlockIO(
             self.device, space, Cache(limits.MIN_CACHE), encoder, superblock.node_size
@@ -93,6 +99,7 @@ class Recovery:
             if record.flags & FLAG_OPERATIONS:
                 self._note(packed)
             else:
+                self._check_roots(record)
                 self.io.space.apply_delta(unpack_delta(packed))
                 self.operations, self._operation_bytes = [], 0
                 self.catalog_ref = record.catalog if record.catalog != NO_REF else None
@@ -102,6 +109,15 @@ class Recovery:
                 raise ValueError(f"the next record is to be in block {record.next_block}, in use")
         except ValueError as error:
             raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
+
+    def _check_roots(self, record: CommitRecord) -> None:
+        """No node refers to the roots of these two trees, and so none has proven the references."""
+        tree = Tree(
+            self.io, self.io.cache, self.io.node_size, CATALOG_OWNER, None, None, "(commit record)"
+        )
+        for ref in (record.catalog, record.space):
+            if ref != NO_REF:
+                tree.check_ref(ref)
 
     def _note(self, packed: bytes) -> None:
         self.operations.append(packed)

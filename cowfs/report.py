@@ -61,6 +61,8 @@ class Fault:
     dataset: str
     block: int | None
     reason: str
+    repairable: bool = False
+    """Whether another copy is good: scrub of a store that is open for writing repairs it."""
 
     def __str__(self) -> str:
         place = f"block {self.block}" if self.block is not None else "no block"
@@ -72,6 +74,8 @@ class Report:
     """What check or scrub found."""
 
     faults: list[Fault] = field(default_factory=list)
+    repaired: list[Fault] = field(default_factory=list)
+    """What scrub wrote anew from a second copy; no fault any more."""
     nodes: int = 0
     extents: int = 0
     bytes: int = 0

@@ -53,10 +53,14 @@ class Space:
     `limit` is the number of blocks that the image may have, or 0 where it grows as needed.
     """
 
-    def __init__(self, device: Device, block_size: int, total: int, limit: int) -> None:
+    def __init__(
+        self, device: Device, block_size: int, total: int, limit: int, copies: int = 1
+    ) -> None:
         self.device = device
         self.block_size = block_size
         self.limit = limit
+        self.copies = copies
+        """Of each node."""
         self.bitmap = Bitmap(total, limits.GROUP_BLOCKS)
         self.shared: dict[int, int] = {}
         """Counts of two and more, for ledgers; `_counts` has the same, as they are stored."""
@@ -109,7 +113,7 @@ class Space:
     def reserve(self) -> int:
         """Blocks kept back in an image of limited size, so that deleting always works."""
         least = max(64, 16 * self.node_blocks)
-        return max(least, min(4096, self.limit // 16)) if self.limit else 0
+        return self.copies * max(least, min(4096, self.limit // 16)) if self.limit else 0
 
     @property
     def free(self) -> int:
@@ -155,9 +159,7 @@ class Space:
     def _take_free(self, minimum: int, written: int, log: bool) -> tuple[int, int]:
         wanted = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
-            reserve = self.reserve
-            floor = (reserve, reserve // 2, reserve // 4, 0)[self.purpose]
-            spare = self.free - floor
+            spare = self.free - self._floor
             if spare < minimum:
                 raise self._full()
             wanted = min(wanted, spare)
@@ -165,8 +167,7 @@ class Space:
         if self.free < 2 * self.reserve:  # runs are left to what needs them
             goal = minimum
         start, length = self.bitmap.search(self._near, goal)
-        live = self.used - self.pending_blocks - self.freeing
-        if not length and (log or live > _FULL * (self.total - _SLACK)):
+        if not length and (log or self._filled):
             with contextlib.suppress(OutOfSpaceError):  # of the host; smaller runs may do
                 start, length = self._grow(goal, written)
         while not length and goal > minimum:
@@ -186,6 +187,93 @@ class Space:
         except BaseException:  # an interrupt: nobody knows of the run
             self.bitmap.clear(start, length)
             raise
+
+    def take_twin_run(self, minimum: int, written: int, block: int) -> tuple[int, int]:
+        """(first block, blocks) of a free run, now in use, for the second copies of what is placed
+        at `block` and behind: in another allocation group, or as far away as free space allows.
+
+        What only deletes has to go on where there is none: (0, 0). Else raises OutOfSpaceError.
+        """
+        for make_room in (self.release_log, self.relieve, object):
+            found = self._take_twin(minimum, written, block)
+            if found[1]:
+                return found
+            make_room()
+        if self.purpose in (NORMAL, REPLACING):
+            raise self._full()
+        return 0, 0
+
+    def _take_twin(self, minimum: int, written: int, block: int) -> tuple[int, int]:
+        wanted = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
+        if self.limit:
+            spare = self.free - self._floor
+            if spare < minimum:
+                return 0, 0
+            wanted = min(wanted, spare)
+        goal = max(minimum, min(self._longest, wanted))
+        if self.free < 2 * self.reserve:  # runs are left to what needs them
+            goal = minimum
+        apart = min(limits.GROUP_BLOCKS * 3 // 2, self.total // 2)
+        start = self._search_apart(block, goal, apart)
+        if not start and self._filled:
+            start = self._grow_apart(block, goal, apart)
+        while not start and goal > minimum:
+            goal = max(minimum, goal // 2)
+            start = self._search_apart(block, goal, apart)
+        start = start or self._grow_apart(block, goal, apart)
+        while not start and apart > self.node_blocks:
+            apart = max(self.node_blocks, apart // 2)
+            start = self._search_apart(block, goal, apart)
+        if not start:
+            return 0, 0
+        length = min(max(goal, wanted), self.bitmap.next_set(start + goal) - start)
+        try:
+            self.bitmap.set(start, length)
+            return start, length
+        except BaseException:  # an interrupt: nobody knows of the run
+            self.bitmap.clear(start, length)
+            raise
+
+    def _search_apart(self, block: int, goal: int, apart: int) -> int:
+        """The first block of a free run of `goal` blocks, `apart` from `block` at least; 0 where
+        there is none."""
+        reach = limits.MAX_TWIN - _LARGE_RUN
+        for low, high in (
+            (block + apart, block + reach),
+            (max(1, block - reach), block - apart - goal),
+        ):
+            if low <= high:
+                start, length = self.bitmap.search(low, goal)
+                if length and low <= start <= high:
+                    return start
+        return 0
+
+    def _grow_apart(self, block: int, goal: int, apart: int) -> int:
+        """The first block of fresh space behind the end, or 0. What is left free between the two
+        is for the first copies to come."""
+        old = self.total
+        start = max(old, block + apart)
+        if self.limit:
+            start = max(old, min(start, self.limit - goal))
+        if start - block > limits.MAX_TWIN - _LARGE_RUN:
+            return 0
+        try:
+            self._grow(start + goal - old, 0)
+        except OutOfSpaceError:  # of the host; a place that is nearer may do
+            return 0
+        return start if self.total >= start + goal else 0
+
+    @property
+    def _floor(self) -> int:
+        """Free blocks that are not for who asks."""
+        reserve = self.reserve
+        return (reserve, reserve // 2, reserve // 4, 0)[self.purpose]
+
+    @property
+    def _filled(self) -> bool:
+        """Whether so much is in use that a growing image does not fill small gaps."""
+        live = self.used - self.pending_blocks - self.freeing
+        return live > _FULL * (self.total - _SLACK)
 
     def has_run(self, blocks: int) -> bool:
         """Whether so many blocks are to be had in one run. Always true where the image grows."""

@@ -133,7 +133,8 @@ class Store(Engine):
         return check(self, progress)
 
     def scrub(self, progress: Progress | None = None) -> Report:
-        """Verify every checksum of what can be reached. Writers go on."""
+        """Verify every checksum of what can be reached, and repair what has a second copy, if the
+        store is open for writing. Writers go on."""
         return scrub(self, progress)
 
 
@@ -147,6 +148,7 @@ def open(
     node_size: int = limits.DEFAULT_NODE_SIZE,
     compression: str = "lz4",
     label: str = "",
+    metadata_copies: int = 1,
     punch: bool = True,
 ) -> Store:
     """Open an image. `flag` is as in the standard library's dbm.
@@ -155,7 +157,8 @@ def open(
     writing, made if it is not there or empty, "n": always a new, empty image.
 
     `cache` is the budget in bytes for clean nodes and data in memory. `size` (bytes; None: grows as
-    needed), `block_size`, `node_size`, `compression` ("lz4" or "none") and `label` describe a new
+    needed), `block_size`, `node_size`, `compression` ("lz4" or "none"), `label` and
+    `metadata_copies` (2 keeps a second copy of each node, from which it is repaired) describe a new
     image. `punch` gives long free runs back to the host file system.
 
     Raises NotFoundError, FormatError (no image, or one of a newer version), BusyError (naming the
@@ -165,7 +168,7 @@ def open(
         raise UsageError(f"flag {flag!r}: allowed are 'r', 'w', 'c' and 'n'")
     if not isinstance(cache, int) or cache < limits.MIN_CACHE:
         raise UsageError(f"cache {cache!r}: at least {limits.MIN_CACHE} bytes")
-    parameters = Parameters(size, block_size, node_size, compression, label)
+    parameters = Parameters(size, block_size, node_size, compression, label, metadata_copies)
     parameters.check()
     name = check_image_path(os.fspath(path))
     device = FileDevice(name, writable=flag != "r", create=flag in "cn")

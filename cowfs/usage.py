@@ -34,7 +34,7 @@ def entries(engine: Engine) -> list[Entry]:
 
 
 def _entry(engine: Engine, root: Root, name: str, tree: Tree, counts: Mapping[int, int]) -> Entry:
-    items, logical, stored = tree.summary(engine.io.block_size)
+    items, logical, stored = tree.summary(engine.io.block_size, engine.io.space.copies)
     return Entry(
         name=name,
         kind=root.kind,
@@ -64,7 +64,7 @@ def _walk(
         ref = stack.pop()
         if isinstance(ref, Node):
             level, items = memory_items(ref)
-            yield -(-ref.used_bytes // block_size) * block_size
+            yield -(-ref.used_bytes // block_size) * block_size * engine.io.space.copies
             stack.extend(_pointers(level, items))
             continue
         pointer = unpack_pointer(ref)
@@ -75,7 +75,7 @@ def _walk(
         reached += 1
         if reached > engine.io.total_blocks:
             raise CorruptionError("", pointer.block, "more references than their counts tell")
-        yield pointer.blocks(block_size) * block_size
+        yield pointer.occupied(block_size)
         if len(ref) == REF_SIZE and (pointer.level or unpack_summary(ref).outside):
             stack.extend(_below(engine, ref))
 
@@ -100,7 +100,7 @@ def _rest(engine: Engine, ref: bytes, done: int) -> Iterator[int]:
     if done == 0:
         yield from _walk(engine, ref, shared)
         return
-    yield unpack_pointer(ref).blocks(engine.io.block_size) * engine.io.block_size
+    yield unpack_pointer(ref).occupied(engine.io.block_size)
     for below in _below(engine, ref, done):
         yield from _walk(engine, below, shared)
 

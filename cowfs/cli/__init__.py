@@ -27,7 +27,7 @@ SECTIONS = {
         "info": "Show what an image is and holds.",
         "df": "Show where the space of an image went.",
         "check": "Verify every structure, count and checksum.",
-        "scrub": "Verify every checksum.",
+        "scrub": "Verify every checksum, and repair what has a second copy.",
         "rewind": "Go back to an older checkpoint of a damaged image.",
         "dump": "Show structures on the image, for people who debug.",
     },

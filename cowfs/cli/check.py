@@ -47,6 +47,10 @@ def print_report(image: str, report: cowfs.Report, as_json: bool) -> None:
     """What was found; ends the program with exit code 1 where that was a fault."""
     if as_json:
         print_json({"ok": report.ok, **dataclasses.asdict(report)})
+    for repaired in report.repaired if not as_json else ():
+        print(f"{repaired}: repaired from the second copy")
+    if report.repaired and not as_json:
+        print(f"{len(report.repaired)} repaired")
     for fault in report.faults if not as_json else ():
         print(fault)
     if not report.ok:

@@ -50,6 +50,7 @@ def collect(store: cowfs.Store) -> dict[str, Any]:
         "block_size": superblock.block_size,
         "node_size": superblock.node_size,
         "compression": names[superblock.compression],
+        "copies": superblock.metadata_copies,
         "transaction": store.txid,
         "datasets": sum(not entry.is_snapshot for entry in entries),
         "snapshots": sum(entry.is_snapshot for entry in entries),

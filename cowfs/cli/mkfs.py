@@ -42,6 +42,13 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="How data is compressed.",
 )
+@click.option(
+    "--metadata-copies",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="2 keeps a second copy of all trees, from which they are repaired.",
+)
 @click.option("--label", default="", help="A text to tell the image by.")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 def run(
@@ -50,6 +57,7 @@ def run(
     block_size: int,
     node_size: int,
     compression: str,
+    metadata_copies: int,
     label: str,
     force: bool,
 ) -> None:
@@ -61,6 +69,7 @@ def run(
         block_size=block_size,
         node_size=node_size,
         compression=compression,
+        metadata_copies=metadata_copies,
         label=label,
     ) as store:
         log.info("%s: made, uuid %s", image, store.uuid)

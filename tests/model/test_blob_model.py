@@ -36,7 +36,9 @@ class BlobMachine(RuleBasedStateMachine):
         super().__init__()
         self.device = MemoryDevice()
         self.store = cowfs.open_device(
-            self.device, parameters=cowfs.Parameters(node_size=4096), cache=1 << 20
+            self.device,
+            parameters=cowfs.Parameters(node_size=4096, metadata_copies=2),
+            cache=1 << 20,
         )
         self.store.create("d")
         self.model: dict[bytes, bytearray] = {}

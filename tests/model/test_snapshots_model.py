@@ -42,11 +42,13 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.working = self.committed
         self.tx: cowfs.Transaction | None = None
 
-    @initialize(compression=st.sampled_from(["none", "lz4"]))
-    def make(self, compression: str) -> None:
+    @initialize(compression=st.sampled_from(["none", "lz4"]), copies=st.sampled_from([1, 2]))
+    def make(self, compression: str, copies: int) -> None:
         self.store = cowfs.open_device(
             self.device,
-            parameters=cowfs.Parameters(node_size=4096, compression=compression),
+            parameters=cowfs.Parameters(
+                node_size=4096, compression=compression, metadata_copies=copies
+            ),
             cache=1 << 20,
         )
         self.store.create("a")

@@ -33,16 +33,18 @@ class TransactionMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.device = MemoryDevice()
-        self.store = cowfs.open_device(
-            self.device, parameters=cowfs.Parameters(node_size=4096), cache=1 << 20
-        )
         self.committed = PlainStore()
         self.working: PlainStore | None = None
         self.tx: cowfs.Transaction | None = None
         self.views: list[tuple[cowfs.kv.KV, Items]] = []
 
-    @initialize()
-    def first(self) -> None:
+    @initialize(copies=st.sampled_from([1, 2]))
+    def first(self, copies: int) -> None:
+        self.store = cowfs.open_device(
+            self.device,
+            parameters=cowfs.Parameters(node_size=4096, metadata_copies=copies),
+            cache=1 << 20,
+        )
         self.store.create("a")
         self.committed.create("a")
 

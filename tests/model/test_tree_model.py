@@ -60,13 +60,17 @@ class TreeMachine(RuleBasedStateMachine):
         self.expected: dict[str, Items] = {}
 
     @initialize(
-        node_size=st.sampled_from([4096, 8192]), compression=st.sampled_from(["none", "lz4"])
+        node_size=st.sampled_from([4096, 8192]),
+        compression=st.sampled_from(["none", "lz4"]),
+        copies=st.sampled_from([1, 2]),
     )
-    def make(self, node_size: int, compression: str) -> None:
+    def make(self, node_size: int, compression: str, copies: int) -> None:
         self.device = MemoryDevice()
         self.store = cowfs.open_device(
             self.device,
-            parameters=cowfs.Parameters(node_size=node_size, compression=compression),
+            parameters=cowfs.Parameters(
+                node_size=node_size, compression=compression, metadata_copies=copies
+            ),
             cache=1 << 20,
         )
         self.store.create("a")

@@ -42,16 +42,34 @@ SUPERBLOCK = layout.Superblock(
 )
 
 
-@given(U64, U64, U32, U32, st.integers(0, 255), st.integers(0, 255), DIGEST)
+@given(U64, U64, U32, U32, st.integers(0, 255), DIGEST)
 def test_pointers(
-    block: int, birth: int, stored: int, logical: int, compression: int, level: int, digest: bytes
+    block: int, birth: int, stored: int, logical: int, compression: int, digest: bytes
 ) -> None:
+    level = layout.DATA_LEVEL
     data = layout.pack_pointer(block, birth, stored, logical, compression, level, digest)
     assert len(data) == layout.POINTER_SIZE
     pointer = layout.unpack_pointer(data + b"what follows")
     assert pointer[:6] == (block, birth, stored, logical, compression, level)
     assert pointer.checksum == digest
     assert pointer.blocks(4096) == -(-stored // 4096)
+
+
+@given(
+    st.integers(0, 0xFFFF),
+    st.integers(0, layout.DATA_LEVEL - 1),
+    st.integers(-limits.MAX_TWIN, limits.MAX_TWIN),
+    DIGEST,
+)
+def test_pointers_to_nodes_with_a_second_copy(
+    logical: int, level: int, twin: int, digest: bytes
+) -> None:
+    block = 1 << 40
+    data = layout.pack_pointer(block, 9, 4097, logical, 1, level, digest, twin)
+    pointer = layout.unpack_pointer(data)
+    assert (pointer.logical, pointer.twin, pointer.checksum) == (logical, twin, digest)
+    assert pointer.spans(4096) == [(block, 2), (block + twin, 2)][: 2 if twin else 1]
+    assert pointer.occupied(4096) == 8192 * (2 if twin else 1)
 
 
 @pytest.mark.parametrize("block_size", limits.BLOCK_SIZES)

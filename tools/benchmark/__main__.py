@@ -27,7 +27,7 @@ from benchmark import (
     trees,
     volumes,
 )
-from benchmark.engines import NAMES, engine_class
+from benchmark.engines import BY_NAME_ONLY, NAMES, engine_class
 from benchmark.engines.cowfs import CowfsEngine
 from benchmark.report import Report
 
@@ -84,8 +84,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     "--engine",
     "engine_names",
     multiple=True,
-    type=click.Choice(NAMES),
-    help="An engine to run; may be repeated. All if not given.",
+    type=click.Choice([*NAMES, *BY_NAME_ONLY]),
+    help="An engine to run; may be repeated. All but twins if not given.",
 )
 @click.option(
     "--only",
@@ -104,7 +104,9 @@ def kv_command(
     json_file: Path | None,
 ) -> None:
     """Maps: loads, gets, scans, commits beside the peers; what cowfs alone promises."""
-    engines = [engine_class(name) for name in NAMES if name in (engine_names or NAMES)]
+    engines = [
+        engine_class(name) for name in (*NAMES, *BY_NAME_ONLY) if name in (engine_names or NAMES)
+    ]
     workloads = [part for part in kv.WORKLOADS if part.name in (only or SUITE_NAMES)]
     measurements = [
         part

@@ -29,6 +29,7 @@ class World:
     size: int | None = None
     node_size: int = 8 * KIB
     compression: str = "lz4"
+    metadata_copies: int = 1
     cache: int = 64 * KIB
     """Half of it may be dirty: larger transactions spill."""
     one_flush_limit: int = 100 * KIB
@@ -54,6 +55,7 @@ class World:
             unstored_records=chance.choice((2, 5, 100)),
             group_blocks=chance.choice((64, 64, 8192)),
             reap_blocks=chance.choice((3, 10)),
+            metadata_copies=chance.choice((1, 2)),
             seed=seed,
         )
 
@@ -82,7 +84,10 @@ class World:
     def make(self, device: Device) -> cowfs.Store:
         """A new store."""
         parameters = cowfs.Parameters(
-            size=self.size, node_size=self.node_size, compression=self.compression
+            size=self.size,
+            node_size=self.node_size,
+            compression=self.compression,
+            metadata_copies=self.metadata_copies,
         )
         return cowfs.open_device(device, parameters=parameters, cache=self.cache)
 

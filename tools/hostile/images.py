@@ -32,9 +32,9 @@ def memory_device(data: bytes | bytearray) -> MemoryDevice:
 
 def make(name: str) -> Sample:
     """The sample of that name, the same bytes in every process but for times and the image's id."""
-    compression, closed = _SAMPLES[name]
+    compression, closed, copies = _SAMPLES[name]
     device = MemoryDevice()
-    parameters = cowfs.Parameters(node_size=4096, compression=compression)
+    parameters = cowfs.Parameters(node_size=4096, compression=compression, metadata_copies=copies)
     store = cowfs.open_device(device, parameters=parameters)
     keys = store.create("keys")
     with store.transaction() as tx:
@@ -62,12 +62,14 @@ def make(name: str) -> Sample:
 
 
 _SAMPLES = {
-    "closed": ("lz4", True),
-    "open": ("lz4", False),
-    "plain": ("none", True),
-    "plain-open": ("none", False),
+    "closed": ("lz4", True, 1),
+    "open": ("lz4", False, 1),
+    "plain": ("none", True, 1),
+    "plain-open": ("none", False, 1),
+    "twins": ("none", True, 2),
 }
-NAMES = tuple(_SAMPLES)
+NAMES = tuple(name for name, (_, _, copies) in _SAMPLES.items() if copies == 1)
+"""Those that `seal.Forgery` can seal again: it writes one copy of a node."""
 
 
 def _make_files(store: cowfs.Store) -> None:

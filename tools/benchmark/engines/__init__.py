@@ -5,6 +5,8 @@ from importlib import import_module
 from benchmark.engines.base import Engine
 
 NAMES = ("cowfs", "lmdb", "sqlite", "rocksdb", "raw")
+BY_NAME_ONLY = ("twins",)
+"""Engines that only run where they are asked for."""
 
 
 def engine_class(name: str) -> type[Engine]:

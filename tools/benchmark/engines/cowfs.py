@@ -15,17 +15,22 @@ IMAGE = "bench.cow"
 
 class CowfsEngine(Engine):
     name = "cowfs"
+    copies = 1
+    """Of metadata."""
 
     def __init__(self, directory: Path, capacity: int | None = None) -> None:
         self.image = directory / IMAGE
-        self.store = cowfs.open(self.image, "c", cache=CACHE, size=capacity)
+        self.store = cowfs.open(
+            self.image, "c", cache=CACHE, size=capacity, metadata_copies=self.copies
+        )
         if DATASET not in self.store:
             self.store.create(DATASET, kind="kv")
         self._live = self.store[DATASET]
 
     @classmethod
     def describe(cls) -> str:
-        return f"cowfs {cowfs.__version__}, LZ4, cache 1 GiB"
+        copies = f", metadata copies {cls.copies}" if cls.copies > 1 else ""
+        return f"cowfs {cowfs.__version__}, LZ4, cache 1 GiB{copies}"
 
     def load_sorted(self, pairs: Iterable[Pair]) -> None:
         with self.store.transaction() as tx:
