@@ -75,6 +75,8 @@ class Checkpoint:
     """
 
     superblock: Superblock
+    record: bytes
+    """To which it leads."""
     older_log: list[tuple[int, int]]
     """(block, blocks) of the log before it."""
     written: bool = False
@@ -345,7 +347,7 @@ class Committer:
             self.io.writer.write_record(data)
             self._publish(tx, record, heads, space_tree, data[-CHECKSUM_SIZE:])
             if record.flags & FLAG_CHECKPOINT:
-                self._begin_checkpoint(record, block)
+                self._begin_checkpoint(record, block, data)
             self.log.note_record(block, record.overflow)
         except OSError as error:
             self.failure = error
@@ -417,8 +419,8 @@ class Committer:
             self._completing.start()
         return False
 
-    def _begin_checkpoint(self, record: CommitRecord, block: int) -> None:
-        """The log starts anew with a record that was just written to `block`."""
+    def _begin_checkpoint(self, record: CommitRecord, block: int, data: bytes) -> None:
+        """The log starts anew with a record that was just written to `block`, as `data`."""
         superblock = replace(
             self.log.superblock,
             txid=record.txid,
@@ -428,21 +430,21 @@ class Committer:
             total_blocks=self.io.space.total,
             record_previous=record.previous,
         )
-        self._checkpoint = Checkpoint(superblock, self.log.blocks)
+        self._checkpoint = Checkpoint(superblock, data, self.log.blocks)
         self.log.restart()
 
     def _write_superblock(self, checkpoint: Checkpoint) -> None:
         """Lead openers to a checkpoint whose record is durable. Nothing that was acknowledged needs
         it: should it fail, the log leads there from the checkpoint before."""
         try:
-            write_superblock(self.io.device, checkpoint.superblock)
+            write_superblock(self.io.device, checkpoint.superblock, checkpoint.record)
             checkpoint.written = True
         except Exception as error:
             self._superblock_failed(error)
 
     def _lead_to(self, checkpoint: Checkpoint) -> None:
         """A flush has made the superblock durable."""
-        self.log.superblock = checkpoint.superblock
+        self.log.superblock, self.log.checkpoint = checkpoint.superblock, checkpoint.record
         self.log.proven_txid = max(self.log.proven_txid, checkpoint.superblock.txid)
         checkpoint.durable = True
 
@@ -554,7 +556,7 @@ class Committer:
             superblock = replace(
                 log.superblock, sequence=log.superblock.sequence + 1, durable_txid=log.txid
             )
-            write_superblock(self.io.device, superblock)
+            write_superblock(self.io.device, superblock, log.checkpoint)
             self._flush("nothing of this transaction was kept")
             log.superblock, log.proven_txid = superblock, log.txid
             self.release_freed()

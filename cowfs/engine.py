@@ -197,8 +197,7 @@ class Engine(ABC):
     def own_blocks(self, *, pending: bool = True) -> Iterator[tuple[int, int]]:
         """(block, blocks) in use by the store itself: superblocks, the log, what is held for the
         writer, and, with `pending`, what waits to be freed."""
-        yield 0, limits.SUPERBLOCK_SLOTS
-        yield limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS
+        yield from self.io.space.fixed()
         yield from self.committer.log_blocks()
         yield self.log.next_block, 1
         yield from self.io.writer.unplaced

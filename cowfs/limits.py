@@ -55,6 +55,8 @@ SUPERBLOCK_SLOTS = 8
 """Slots in each of the two superblock places."""
 SECOND_PLACE_BLOCK = 256
 """First block of the second superblock place: another erase block than the first on any disk."""
+RECORD_COPIES_BLOCK = SECOND_PLACE_BLOCK + SUPERBLOCK_SLOTS
+"""First block of the copies of checkpoint records, one for each slot, where metadata has copies."""
 
 DEFAULT_CACHE = 64 * MIB
 MIN_CACHE = 1 * MIB

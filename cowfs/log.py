@@ -10,13 +10,15 @@ never happened. So the store opens as of the last acknowledged commit, or the on
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from . import limits
 from .codec import checksum
 from .device import Device
-from .errors import CorruptionError, FormatError
+from .errors import CorruptionError, DeviceError, FormatError
 from .format import (
     CHECKSUM_SIZE,
     FLAG_CHECKPOINT,
@@ -29,6 +31,8 @@ from .format import (
     unpack_superblock,
     unproven_next_block,
 )
+
+_log = logging.getLogger("cowfs")
 
 _LONGEST = 64 * limits.LOG_RECORDS
 """Records after which a chain is none: checkpoints keep it far shorter."""
@@ -53,6 +57,8 @@ class Log:
     """(block, blocks) of records and overflow since the checkpoint: free after the next one."""
     records: int = 0
     length_bytes: int = 0
+    checkpoint: bytes = b""
+    """The record that `superblock` leads to."""
     proven_txid: int = 0
     """Transactions up to this one need no proof after a crash: something durable says that they
     are. Blocks that a later one wrote must not be used again even if they are free."""
@@ -92,11 +98,14 @@ PLACES = (0, limits.SECOND_PLACE_BLOCK)
 
 
 def write_superblock(
-    device: Device, superblock: Superblock, places: tuple[int, ...] = PLACES
+    device: Device, superblock: Superblock, record: bytes, places: tuple[int, ...] = PLACES
 ) -> None:
-    """Write both copies to the slot of its sequence number; they count once it is flushed."""
+    """Write both copies to the slot of its sequence number; they count once it is flushed. With
+    them goes a copy of the record that it leads to, where metadata has copies."""
     data = superblock.pack()
     slot = superblock.sequence % limits.SUPERBLOCK_SLOTS
+    if superblock.metadata_copies == 2:
+        device.write((limits.RECORD_COPIES_BLOCK + slot) * superblock.block_size, record)
     for place in places:
         device.write((place + slot) * superblock.block_size, data)
 
@@ -151,14 +160,14 @@ def follow(
         if len(chain) == _LONGEST:
             raise CorruptionError("", block, f"a log of more than {_LONGEST} records")
         seen.add(block)
-        data = device.read(block * block_size, block_size)
-        record = unpack_record(data) if len(data) == block_size else None
-        if (
-            record is None
-            or record.uuid != superblock.uuid
-            or record.previous != previous
-            or (record.txid != txid if not chain else record.txid <= chain[-1][1].txid)
-        ):
+        if chain or superblock.metadata_copies < 2:
+            found = _record_at(device, superblock, block, previous)
+        else:
+            found = _checkpoint_or_copy(device, superblock)
+        if found is None:
+            break
+        record, data = found
+        if record.txid != txid if not chain else record.txid <= chain[-1][1].txid:
             break
         chain.append((block, record, data))
         if alone:
@@ -193,7 +202,7 @@ def follow(
         raise CorruptionError("", superblock.record_block, "the checkpoint is not there as a whole")
     # What an older checkpoint leads to may have been overwritten since.
     first = max(i for i in range(counted) if chain[i][1].flags & FLAG_CHECKPOINT)
-    block, record, _ = chain[first]
+    block, record, log.checkpoint = chain[first]
     log.superblock = replace(
         superblock,
         txid=record.txid,
@@ -208,6 +217,39 @@ def follow(
         log.next_block = record.next_block
         log.note_record(block, record.overflow)
     return log
+
+
+def _record_at(
+    device: Device, superblock: Superblock, block: int, previous: bytes
+) -> tuple[CommitRecord, bytes] | None:
+    """The record in a block, and its bytes, if it is one of this image that follows `previous`."""
+    data = device.read(block * superblock.block_size, superblock.block_size)
+    record = unpack_record(data) if len(data) == superblock.block_size else None
+    if record is None or record.uuid != superblock.uuid or record.previous != previous:
+        return None
+    return record, data
+
+
+def _checkpoint_or_copy(
+    device: Device, superblock: Superblock
+) -> tuple[CommitRecord, bytes] | None:
+    """The record that a superblock leads to, where there are two copies of it."""
+    copy = limits.RECORD_COPIES_BLOCK + superblock.sequence % limits.SUPERBLOCK_SLOTS
+    reason: object = "it does not verify"
+    try:
+        found = _record_at(device, superblock, superblock.record_block, superblock.record_previous)
+        if found is not None:
+            return found
+    except DeviceError as error:
+        reason = error
+    _log.warning(
+        "%s: block %d: the checkpoint record is damaged (%s); there is a copy in block %d",
+        device.name,
+        superblock.record_block,
+        reason,
+        copy,
+    )
+    return _record_at(device, superblock, copy, superblock.record_previous)
 
 
 def _check_end(device: Device, superblock: Superblock, last: CommitRecord) -> None:
@@ -248,10 +290,11 @@ def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> No
     _wipe_next(device, log)
     if device.size() < total_blocks * block_size:
         device.resize(total_blocks * block_size)
+    _mend_checkpoint(device, log)
     device.flush()
     if log.superblock != found or log.proven_txid < log.txid:
         log.superblock = replace(log.superblock, sequence=found.sequence + 1, durable_txid=log.txid)
-        write_superblock(device, log.superblock)
+        write_superblock(device, log.superblock, log.checkpoint)
         device.flush()
         log.proven_txid = log.txid
 
@@ -266,9 +309,10 @@ def lead_back(device: Device, log: Log, newest: Superblock, total_blocks: int) -
         device.resize(total_blocks * log.superblock.block_size)
     log.superblock = replace(log.superblock, sequence=newest.sequence + 1)
     for place in PLACES:
-        write_superblock(device, log.superblock, (place,))
+        write_superblock(device, log.superblock, log.checkpoint, (place,))
         device.flush()
     _wipe_next(device, log)
+    _mend_checkpoint(device, log)
     device.flush()
 
 
@@ -283,6 +327,19 @@ def _wipe_next(device: Device, log: Log) -> None:
     tail = device.read(log.next_block * block_size, block_size)
     if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
         device.write(log.next_block * block_size, bytes(block_size))
+
+
+def _mend_checkpoint(device: Device, log: Log) -> None:
+    """Write the checkpoint record and its copy anew, where one of them is damaged."""
+    superblock = log.superblock
+    if superblock.metadata_copies < 2:
+        return
+    copy = limits.RECORD_COPIES_BLOCK + superblock.sequence % limits.SUPERBLOCK_SLOTS
+    for block in (superblock.record_block, copy):
+        at = block * superblock.block_size
+        with suppress(DeviceError):  # what cannot be read or written has its other copy
+            if device.read(at, superblock.block_size) != log.checkpoint:
+                device.write(at, log.checkpoint)
 
 
 def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:

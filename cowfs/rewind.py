@@ -111,9 +111,10 @@ def examine(
     since = damage = loses = brings_back = None
     try:
         store = Store.load_checkpoint(device, superblock)
-        report = check(store, progress)
-        if report.faults:
-            damage = str(report.faults[0])
+        # What has a sound second copy is no damage.
+        faults = [fault for fault in check(store, progress).faults if not fault.repairable]
+        if faults:
+            damage = str(faults[0])
         else:
             since, names = _contents(store)
             if present.names is not None:

@@ -90,9 +90,17 @@ class Space:
         self.reserve_fixed()
 
     def reserve_fixed(self) -> None:
-        """Set what is never handed out: both superblock places, and block 0 with the first."""
-        self.bitmap.set(0, limits.SUPERBLOCK_SLOTS)
-        self.bitmap.set(limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS)
+        """Set what is never handed out."""
+        for start, length in self.fixed():
+            self.bitmap.set(start, length)
+
+    def fixed(self) -> Iterator[tuple[int, int]]:
+        """(block, blocks) of what has its place: superblocks, block 0 with the first of them, and
+        copies of the records that they lead to."""
+        yield 0, limits.SUPERBLOCK_SLOTS
+        yield limits.SECOND_PLACE_BLOCK, limits.SUPERBLOCK_SLOTS
+        if self.copies == 2:
+            yield limits.RECORD_COPIES_BLOCK, limits.SUPERBLOCK_SLOTS
 
     @property
     def total(self) -> int:

@@ -165,6 +165,7 @@ def the_superblock_is_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
                 total_blocks=self.io.space.total,
                 record_previous=self.log.checksum,
             ),
+            b"",
         )
         return original(self, record, flush_first=flush_first)
 
@@ -175,7 +176,7 @@ def the_superblock_is_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
 def superblocks_have_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """The only superblock is overwritten in both places at once."""
 
-    def write_superblock(device: Device, superblock: Superblock) -> None:
+    def write_superblock(device: Device, superblock: Superblock, record: bytes) -> None:
         for place in (0, limits.SECOND_PLACE_BLOCK):
             device.write(place * superblock.block_size, superblock.pack())
 
@@ -224,7 +225,7 @@ def a_torn_tail_is_not_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
 @bug
 def no_superblock_at_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found is not written down before its proof, or the way to it, is overwritten."""
-    monkeypatch.setattr(log, "write_superblock", lambda device, superblock: None)
+    monkeypatch.setattr(log, "write_superblock", lambda *args: None)
 
 
 @bug

@@ -43,7 +43,8 @@ def history(damage: bool) -> Image:
     view.close()
     # One of them is led to by the oldest slot of the ring only, which is the next to be written.
     newest, _, moved = read_superblocks(device)[:3]
-    write_superblock(device, replace(moved, sequence=newest.sequence - SUPERBLOCK_SLOTS + 1))
+    moved_to = replace(moved, sequence=newest.sequence - SUPERBLOCK_SLOTS + 1)
+    write_superblock(device, moved_to, b"")
     for place in PLACES:
         device.write((place + moved.sequence % SUPERBLOCK_SLOTS) * 4096, bytes(4096))
     if damage:

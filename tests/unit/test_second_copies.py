@@ -16,6 +16,7 @@ from cowfs.device import MemoryDevice
 from cowfs.errors import DeviceError
 from cowfs.format import NO_REF, REF_SIZE, Pointer, unpack_pointer, unpack_record
 from cowfs.log import read_superblocks
+from cowfs.rewind import rewind_device
 from crashfuzzer.model import Items, contents, noise, text
 
 BLOCK = limits.DEFAULT_BLOCK_SIZE
@@ -199,6 +200,56 @@ def test_a_copy_that_the_disk_cannot_read_is_read_from_the_other(
     disk.unreadable = {leaf.block}
     with cowfs.open_device(disk) as store:
         assert contents(store) == sample.items
+
+
+def records_of(disk: Disk) -> tuple[int, int]:
+    """Blocks of the checkpoint record, and of its copy."""
+    superblock = read_superblocks(disk)[0]
+    slot = superblock.sequence % limits.SUPERBLOCK_SLOTS
+    return superblock.record_block, limits.RECORD_COPIES_BLOCK + slot
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_checkpoint_record_of_a_closed_image_has_a_copy(sample: Sample, which: int) -> None:
+    disk = sample.disk()
+    block = records_of(disk)[which]
+    disk.flip(block)
+    written = disk.written
+    with cowfs.open_device(disk, readonly=True) as store:
+        assert contents(store) == sample.items
+    assert disk.written == written
+    cowfs.open_device(disk)
+    first, copy = (disk.read(at * BLOCK, BLOCK) for at in records_of(disk))
+    assert first == copy and unpack_record(first)
+    with cowfs.open_device(disk) as store:
+        assert contents(store) == sample.items
+        assert store.check().ok
+
+
+def test_one_can_go_back_to_a_checkpoint_with_a_damaged_copy(sample: Sample) -> None:
+    disk = sample.disk()
+    disk.flip(copies_of(sample.nodes[0])[0])
+    superblock = read_superblocks(disk)[0]
+    assert rewind_device(disk, superblock.sequence).intact
+    with cowfs.open_device(disk) as store:
+        assert contents(store) == sample.items
+
+
+def test_a_checkpoint_record_that_the_disk_cannot_read_is_read_from_its_copy(
+    sample: Sample,
+) -> None:
+    disk = sample.disk()
+    disk.unreadable.add(records_of(disk)[0])
+    with cowfs.open_device(disk, readonly=True) as store:
+        assert contents(store) == sample.items
+
+
+def test_a_checkpoint_record_without_a_sound_copy_is_damage(sample: Sample) -> None:
+    disk = sample.disk()
+    for block in records_of(disk):
+        disk.flip(block)
+    with pytest.raises(cowfs.CorruptionError, match="checkpoint record is damaged"):
+        cowfs.open_device(disk)
 
 
 def test_a_repair_that_fails_hides_nothing(sample: Sample, leaf: Pointer) -> None:
