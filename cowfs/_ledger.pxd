@@ -50,4 +50,5 @@ cdef class Ledger:
     cdef int last_reference(self, uint64_t block) except -1
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth, int32_t twin) except -1
     cdef int note_freed(self, uint64_t run, uint64_t birth) except -1
+    cdef int note_all_freed(self, Ledger other) except -1
     cdef bint lower_count(self, const uint8_t* pointer) except -1

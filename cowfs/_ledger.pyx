@@ -183,23 +183,25 @@ cdef class Ledger:
         self.freed_blocks += run & 0xFFFF
         return 0
 
+    cdef int note_all_freed(self, Ledger other) except -1:
+        cdef Py_ssize_t i
+        for i in range(other.freed_n):
+            self.note_freed(other.freed[i], other.births[i])
+        return 0
+
     def gather(self, Ledger later):
         """Add what a later transaction did, whose ledger lay on top of this one."""
-        cdef Py_ssize_t i
         self.counts.update(later.counts)
-        for i in range(later.freed_n):
-            self.note_freed(later.freed[i], later.births[i])
+        self.note_all_freed(later)
         self.dropped.extend(later.dropped)
 
     def settle(self):
         """Take over what the ledger below holds: this transaction stores all of it."""
         cdef Ledger below = self.below
-        cdef Py_ssize_t i
         if below is None:
             return
         self.counts = {**below.counts, **self.counts}
-        for i in range(below.freed_n):
-            self.note_freed(below.freed[i], below.births[i])
+        self.note_all_freed(below)
         self.dropped = below.dropped + self.dropped
         self.below = None
 

@@ -20,6 +20,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 import sys
 
+from cowfs._bytes cimport compare, prefetch, u16, u32, u64
 from cowfs._pointer cimport DATA_LEVEL, logical_of, twin_of
 
 from cowfs import limits
@@ -29,10 +30,6 @@ if sys.byteorder != "little":
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void* op)
-
-cdef extern from *:
-    """#define prefetch(address) __builtin_prefetch(address)"""
-    void prefetch(const void* address) noexcept
 
 cdef enum:
     CACHE_LINE = 64
@@ -66,31 +63,8 @@ cdef inline uint64_t word_of(const uint8_t* key) noexcept:
     return (<uint64_t>head_of(key, 4) << 32) | head_of(key + 4, 4)
 
 
-cdef inline int compare(const uint8_t* a, int alen, const uint8_t* b, int blen) noexcept:
-    cdef int c = memcmp(a, b, alen if alen < blen else blen)
-    return c if c else alen - blen
-
-
-cdef inline uint16_t u16(const uint8_t* at) noexcept:
-    cdef uint16_t value
-    memcpy(&value, at, 2)
-    return value
-
-
 cdef inline void put16(uint8_t* at, uint16_t value) noexcept:
     memcpy(at, &value, 2)
-
-
-cdef inline uint32_t u32(const uint8_t* at) noexcept:
-    cdef uint32_t value
-    memcpy(&value, at, 4)
-    return value
-
-
-cdef inline uint64_t u64(const uint8_t* at) noexcept:
-    cdef uint64_t value
-    memcpy(&value, at, 8)
-    return value
 
 
 cdef inline list untracked(list entries):

@@ -23,6 +23,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from cowfs._bytes cimport compare, prefetch, u16, u32, u64
 from cowfs._ledger cimport (
     OPERATION_DELETE, OPERATION_PUT, OPERATION_RANGE, Ledger,
 )
@@ -39,10 +40,6 @@ INLINE = KIND_INLINE
 EXTENT = KIND_EXTENT
 TREE = KIND_TREE
 
-cdef extern from *:
-    """#define prefetch(address) __builtin_prefetch(address)"""
-    void prefetch(const void* address) noexcept
-
 cdef enum:
     TOGETHER = 32
     RELEASE = 0
@@ -50,29 +47,6 @@ cdef enum:
     FIRST_DATASET = 16
     SMALL_NODE = 4096
     SAMPLE = 16
-
-
-cdef inline uint16_t u16(const uint8_t* at) noexcept:
-    cdef uint16_t value
-    memcpy(&value, at, 2)
-    return value
-
-
-cdef inline uint64_t u64(const uint8_t* at) noexcept:
-    cdef uint64_t value
-    memcpy(&value, at, 8)
-    return value
-
-
-cdef inline uint32_t u32(const uint8_t* at) noexcept:
-    cdef uint32_t value
-    memcpy(&value, at, 4)
-    return value
-
-
-cdef inline int compare(const uint8_t* a, int alen, const uint8_t* b, int blen) noexcept:
-    cdef int c = memcmp(a, b, alen if alen < blen else blen)
-    return c if c else alen - blen
 
 
 cdef inline int check_key(key) except -1:

@@ -60,6 +60,9 @@ _RECORD_REST = 1024
 """Bytes of a record's block that are left to other things than operations."""
 _INLINE_DELTA = 2048
 _OVERFLOW_EXTENT = 64 * limits.KIB
+_OVERFLOW_EXTENTS = 32
+"""As many as a record has room for, about. They are short where free space lies in pieces."""
+_SEGMENT_BYTES = 16
 _GROUP_COST = 4096
 """More than releasing the largest item of the space map takes (see `reaper.release`)."""
 _MANY_COUNTS = 20_000
@@ -177,6 +180,7 @@ class Committer:
             and self._unstored_records < limits.UNSTORED_RECORDS
             and self._unstored_count + operations.count <= limits.UNSTORED_OPERATIONS
             and self._unstored_bytes + len(operations) <= limits.UNSTORED_BYTES
+            and len(operations) <= _OVERFLOW_EXTENTS * self.io.record_size()
             and self.io.cache.dirty.bytes <= self.dirty_limit
             and self._can_be_stored()
         )
@@ -218,7 +222,14 @@ class Committer:
         tx.note_size()
 
         # 1. Now and then the whole space map is stored, and the log starts anew.
-        checkpoint = checkpoint or tx.large or len(ledger.counts) > _MANY_COUNTS
+        # Then it says nothing of what came before: a record has no room for a very long delta.
+        checkpoint = (
+            checkpoint
+            or tx.large
+            or len(ledger.counts) > _MANY_COUNTS
+            or len(ledger.freed_bytes()) + _SEGMENT_BYTES * len(writer.segments)
+            > _OVERFLOW_EXTENTS * self.io.record_size(_OVERFLOW_EXTENT)
+        )
         if checkpoint:
             self.complete_checkpoint()  # the one before, should it still be under way
             self.check_sound()
@@ -278,8 +289,13 @@ class Committer:
 
     def _write_overflow(self, packed: bytes, size: int) -> list[bytes]:
         """Pointers to extents with what does not fit in a record's block."""
-        step = min(size, self.io.record_size())
-        return self.io.write_extents([packed[i : i + step] for i in range(0, len(packed), step)])
+        pointers: list[bytes] = []
+        at = 0
+        while at < len(packed):
+            step = self.io.record_size(size)  # each takes a run, perhaps the last of its length
+            pointers += self.io.write_extents([packed[at : at + step]])
+            at += step
+        return pointers
 
     def _record(
         self,

@@ -49,6 +49,17 @@ class Scattered:
             space.bitmap.set(block, 1)
         assert not space.has_run(2)
 
+    def leave_run(self, blocks: int) -> None:
+        """Let go of what parts one run of so many free blocks."""
+        parting = next(
+            range(first, first + blocks, 2)
+            for first, last in zip(self.held, self.held[blocks // 2 - 1 :], strict=False)
+            if last - first == blocks - 2
+        )
+        for block in parting:
+            self.held.remove(block)
+            self.store.io.space.bitmap.clear(block, 1)
+
     def release(self) -> None:
         """Hold nothing."""
         while self.held:
@@ -135,4 +146,27 @@ def test_files_are_removed_one_by_one_where_free_blocks_lie_one_by_one(
             tx["f"].unlink(name)
     scattered.release()
     assert not fs.listdir("/")
+    assert_sound(store)
+
+
+def test_transactions_of_many_puts_commit_where_free_blocks_lie_one_by_one(
+    make_store: MakeStore,
+) -> None:
+    """What they do, and what becomes of space, is more than the record has room for; and the first
+    piece of it takes the only run that there is."""
+    chance = random.Random(7)
+    store = make_store(size=48 << 20, compression="none")
+    items = {b"%06d" % n: noise(1000, n) for n in range(16_000)}
+    store.create("a").load_sorted(items.items())
+    scattered = Scattered(store)
+    keys = list(items)
+    for number in range(12):
+        changes = {key: noise(1000, number) for key in chance.sample(keys, 40 << number % 5)}
+        with store.transaction() as tx:
+            scattered.hold()
+            scattered.leave_run(16)
+            tx["a"].update(changes)
+        items.update(changes)
+    scattered.release()
+    assert dict(store["a"].items()) == items
     assert_sound(store)
