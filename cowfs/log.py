@@ -84,7 +84,7 @@ class Log:
     @property
     def overdue(self) -> bool:
         """Whether it must not wait any longer."""
-        return self.records >= 2 * limits.LOG_RECORDS or self.length_bytes >= 2 * limits.LOG_BYTES
+        return self.records >= 4 * limits.LOG_RECORDS or self.length_bytes >= 4 * limits.LOG_BYTES
 
 
 def overflow_span(pointer: bytes, block_size: int) -> tuple[int, int]:
