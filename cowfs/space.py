@@ -41,7 +41,7 @@ _GROW_STEP = 256
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
-_FULL = 0.6
+_FULL = 0.66
 _SLACK = 2048
 """A growing image grows, rather than fill small gaps, while more of it than this part is in use,
 but for some blocks that make small images quick."""
@@ -177,12 +177,12 @@ class Space:
         start, length = self.bitmap.search(self._near, goal)
         if not length and (log or self._filled):
             with contextlib.suppress(OutOfSpaceError):  # of the host; smaller runs may do
-                start, length = self._grow(goal, written)
+                start, length = self._grow(goal, written, log=log)
         while not length and goal > minimum:
             self._longest = goal = max(minimum, goal // 2)
             start, length = self.bitmap.search(self._near, goal)
         if not length:
-            start, length = self._grow(minimum, written)
+            start, length = self._grow(minimum, written, log=log)
         if not length:
             raise self._full()
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
@@ -289,14 +289,15 @@ class Space:
             return True
         return bool(self.bitmap.search(self._near, blocks)[1])
 
-    def _grow(self, blocks: int, written: int) -> tuple[int, int]:
+    def _grow(self, blocks: int, written: int, *, log: bool = False) -> tuple[int, int]:
         """A run of fresh blocks at the end; (0, 0) where the limit is reached.
 
         A large transaction grows it in longer steps the longer it becomes, as each has to wait for
-        the writes that are under way.
+        the writes that are under way. The log needs no more than it asks for: trees would fill the
+        rest, and leave it in pieces.
         """
         old = self.total
-        likely = max(old // 32, written // self.block_size // 4)
+        likely = 0 if log else max(old // 32, written // self.block_size // 4)
         new = old + max(blocks, _GROW_STEP, min(likely, 8192))
         if self.limit:
             new = min(new, self.limit)
@@ -378,7 +379,7 @@ class Space:
             runs = list(self.log_runs)
             kept = sum(length for _, length in runs)
             for start, length in packed_runs(packed):
-                if length >= _SMALL_RUN // 4 and kept < limits.LOG_BYTES // self.block_size:
+                if length >= _SMALL_RUN // 4 and kept < 2 * limits.LOG_BYTES // self.block_size:
                     runs.append((start, length))
                     kept += length
                 else:
