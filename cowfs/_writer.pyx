@@ -188,7 +188,9 @@ cdef class BlockWriter:
     cdef int leave_run(self) except -1:
         self.empty()
         self.end_segment()
-        if self.end > self.cursor:
+        if self.in_log:
+            self.space.keep_for_log(self.cursor, self.end - self.cursor)
+        elif self.end > self.cursor:
             self.space.give_back(self.cursor, self.end - self.cursor)
         self.cursor = self.end = self.segment = self.buffered = 0
         self.in_log = False
@@ -203,11 +205,7 @@ cdef class BlockWriter:
     def leave_log(self):
         """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
         if self.in_log and not self.logging:
-            self.empty()
-            self.end_segment()
-            self.space.keep_for_log(self.cursor, self.end - self.cursor)
-            self.cursor = self.end = self.segment = self.buffered = 0
-            self.in_log = False
+            self.leave_run()
 
     def take(self, Py_ssize_t blocks):
         """Make the current run hold at least `blocks` more, if need be by starting another."""
