@@ -101,7 +101,8 @@ def go_back_again(left: Image, chosen: Superblock, after: Contents) -> None:
     """The same once more leads where it was to lead; by the superblock that was written first,
     where that one took the slot of the one that was chosen."""
     device = RecordingDevice(left.copy())
-    ways = [s for s in read_superblocks(device) if s.record_block == chosen.record_block]
+    there = chosen.record_block, chosen.txid
+    ways = [s for s in read_superblocks(device) if (s.record_block, s.txid) == there]
     if not ways:  # it had come as far as the checkpoint that it ends with
         assert opened(left) == after
         return
