@@ -188,9 +188,7 @@ cdef class BlockWriter:
     cdef int leave_run(self) except -1:
         self.empty()
         self.end_segment()
-        if self.in_log:
-            self.space.keep_for_log(self.cursor, self.end - self.cursor)
-        elif self.end > self.cursor:
+        if self.end > self.cursor:
             self.space.give_back(self.cursor, self.end - self.cursor)
         self.cursor = self.end = self.segment = self.buffered = 0
         self.in_log = False
@@ -205,7 +203,11 @@ cdef class BlockWriter:
     def leave_log(self):
         """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
         if self.in_log and not self.logging:
-            self.leave_run()
+            self.empty()
+            self.end_segment()
+            self.space.keep_for_log(self.cursor, self.end - self.cursor)
+            self.cursor = self.end = self.segment = self.buffered = 0
+            self.in_log = False
 
     def take(self, Py_ssize_t blocks):
         """Make the current run hold at least `blocks` more, if need be by starting another."""

@@ -429,10 +429,14 @@ class Committer:
         if checkpoint is None or checkpoint.durable or self.log.overdue or not self.io.device.waits:
             return True
         if self._completing is None or not self._completing.is_alive():
-            self._completing = threading.Thread(
+            thread = threading.Thread(
                 target=self._complete, args=(checkpoint,), name="cowfs-checkpoint", daemon=True
             )
-            self._completing.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the host has no more of them
+                return True
+            self._completing = thread  # one that runs: `close` can wait for no other
         return False
 
     def _begin_checkpoint(self, record: CommitRecord, block: int, data: bytes) -> None:

@@ -78,6 +78,8 @@ class Engine(ABC):
         self._next = threading.Lock()
         """Held by the one that waits for `_writer`: who comes again at once waits here first."""
         self._writing_thread = 0
+        self._closing = 0
+        """The thread that closes the store: no other one begins to write any more."""
         self._closed = False
 
     # --- identity -------------------------------------------------------------------------------
@@ -273,6 +275,8 @@ class Engine(ABC):
             with self._next:
                 held.enter_context(self._writer)
             self._check_open()
+            if self._closing not in (0, threading.get_ident()):
+                raise ClosedError(f"{self.path}: this store is being closed")
             self.committer.check_sound()
             self._writing_ref, self._writing_thread = tx, threading.get_ident()
             yield
@@ -287,12 +291,20 @@ class Engine(ABC):
         """Whether this thread has a transaction open."""
         return self._writing is not None and self._writing_thread == threading.get_ident()
 
+    def _writes_elsewhere(self) -> bool:
+        """Whether another thread, which is alive, has a transaction open."""
+        others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        return self._writing is not None and self._writing_thread in others
+
     def abandon(self, tx: Transaction) -> None:
         """Give back what a transaction placed. It can be done again, should something interrupt."""
         if not _has_turn(tx):
             return
         if self.failure is None:
             self.io.writer.abandon()
+            # The host may be full of it, and who deletes then needs a little.
+            if self.punch and self.io.writer.written > limits.ONE_FLUSH_LIMIT:
+                self._punch()
         else:  # nobody needs what it wrote behind, and a store that failed gives nothing back
             with suppress(OSError):
                 self.device.settle()
@@ -316,13 +328,17 @@ class Engine(ABC):
     def close(self) -> None:
         """Settle the log so that the next opening is quick, and let go of the image.
 
-        Open views end. A transaction that is still open is abandoned.
+        Open views end. A transaction of this thread that is still open is abandoned, and so is one
+        of a thread that has ended; another thread's is waited for: it may be committing just now.
         """
         if self._closed:
             return
+        self._closing = threading.get_ident()
         writing = self._writing
-        if writing is not None:
+        if writing is not None and not self._writes_elsewhere():
             writing.abort()
+        with self._writer:
+            pass
         try:
             if not self.readonly and self.failure is None:
                 self._settle()
@@ -334,6 +350,9 @@ class Engine(ABC):
 
     def _settle(self) -> None:
         """Leave a checkpoint behind, and the free space to the host."""
+        # Who still reads from here on may find other things there, which are no damage.
+        with self.still():  # which mends
+            self.committer.mending = False
         self.versions.forget_readers()
         if self.log.records > 1 or self.io.space.slack_at_end() > limits.GROUP_BLOCKS // 8:
             try:
@@ -357,8 +376,12 @@ class Engine(ABC):
         self.committer.release_freed()
         self.io.space.release_log()
         if self.punch:
-            for start, length in self.io.space.long_free_runs():
-                self.device.discard(start * self.io.block_size, length * self.io.block_size)
+            self._punch()
+
+    def _punch(self) -> None:
+        """Give long free runs back to the host."""
+        for start, length in self.io.space.long_free_runs():
+            self.device.discard(start * self.io.block_size, length * self.io.block_size)
 
     def __enter__(self) -> Self:
         return self

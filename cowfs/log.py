@@ -290,7 +290,8 @@ def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> No
     _wipe_next(device, log)
     if device.size() < total_blocks * block_size:
         device.resize(total_blocks * block_size)
-    _mend_checkpoint(device, log)
+    if log.superblock == found:  # else that one's copy may be all that is left of its record
+        _mend_checkpoint(device, log)
     device.flush()
     if log.superblock != found or log.proven_txid < log.txid:
         log.superblock = replace(log.superblock, sequence=found.sequence + 1, durable_txid=log.txid)

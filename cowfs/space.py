@@ -143,16 +143,18 @@ class Space:
         Runs are as long as what the transaction has `written` (in bytes) so far suggests, or long
         where the `log` goes on in them for many commits. Raises OutOfSpaceError.
         """
-        run = next((run for run in self.log_runs if log and run[1] >= minimum), None)
-        if run is not None:
+        while log and self.log_runs:
+            run = self.log_runs[-1]
             try:
-                self.log_runs = [other for other in self.log_runs if other != run]
-                self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
-                return run
+                self.log_runs.pop()
+                if run[1] >= minimum:
+                    self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
+                    return run
             except BaseException:  # an interrupt: nobody knows of the run
                 self.log_runs = [other for other in self.log_runs if other != run]
                 self.give_back(*run)
                 raise
+            self.give_back(*run)
         for make_room in (self.release_log, self.relieve):
             try:
                 return self._take_free(minimum, written, log)
@@ -295,8 +297,8 @@ class Space:
         rest, and leave it in pieces.
         """
         old = self.total
-        likely = max(old // 32, written // self.block_size // 4)
-        new = old + (blocks if log else max(blocks, _GROW_STEP, min(likely, 8192)))
+        likely = 0 if log else max(old // 32, written // self.block_size // 4)
+        new = old + max(blocks, _GROW_STEP, min(likely, 8192))
         if self.limit:
             new = min(new, self.limit)
         if new - old < blocks:
@@ -358,10 +360,10 @@ class Space:
             self.retired.append((txid, packed))
 
     def keep_for_log(self, start: int, length: int) -> None:
-        """What is left of a run that was taken for the log. It stays with it, however short: trees
-        would fill it, and the log would need other runs. It is joined to what lies beside it when
-        that comes back."""
-        if length:
+        """What is left of a run that was taken for the log."""
+        if 0 < length < _SMALL_RUN // 4:
+            self.give_back(start, length)
+        elif length:
             # One assignment, so that no interrupt comes between this and the caller's next step.
             self.log_runs = [*self.log_runs, (start, length)]
 
@@ -374,10 +376,10 @@ class Space:
     def _keep_for_log(self, durable: int) -> None:
         while self.retired and self.retired[0][0] <= durable:
             _, packed = self.retired[0]
-            runs: list[tuple[int, int]] = []
-            kept = 0
-            for start, length in _joined([*self.log_runs, *packed_runs(packed)]):
-                if kept < 2 * limits.LOG_BYTES // self.block_size:
+            runs = list(self.log_runs)
+            kept = sum(length for _, length in runs)
+            for start, length in packed_runs(packed):
+                if length >= _SMALL_RUN // 4 and kept < 2 * limits.LOG_BYTES // self.block_size:
                     runs.append((start, length))
                     kept += length
                 else:

@@ -18,7 +18,7 @@ LAYERS = [
     "errors limits report sizes host",
     "direct device",
     "codec",
-    "format _pointer",
+    "format _bytes _pointer",
     "space counts _bitmap _ledger",
     "_node _writer _tree",
     "blockio blob treediff",

@@ -15,7 +15,7 @@ from cowfs import limits
 from cowfs.device import MemoryDevice
 
 from ..conftest import MakeStore
-from ..plain import assert_sound, contents, noise
+from ..plain import assert_sound, contents, noise, reopened
 
 
 class Runner(threading.Thread):
@@ -266,3 +266,25 @@ def test_a_scan_keeps_its_view(make_store: MakeStore) -> None:
     assert dict(scan) == before
     del scan
     assert store.readers() == []
+
+
+def test_closing_waits_for_the_transaction_of_another_thread(make_store: MakeStore) -> None:
+    device = MemoryDevice()
+    store = make_store(device)
+    store.create("a")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with store.transaction() as tx:
+            tx["a"][b"k"] = b"v"
+            begun.set()
+            assert go_on.wait(60)
+
+    writer, closer = threading.Thread(target=work), threading.Thread(target=store.close)
+    writer.start()
+    assert begun.wait(60)
+    closer.start()
+    go_on.set()
+    writer.join()
+    closer.join()
+    assert reopened(device)["a"][b"k"] == b"v"
