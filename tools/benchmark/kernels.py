@@ -159,6 +159,7 @@ def destroy(setting: Setting) -> Kernel:
 def copy_in(setting: Setting) -> Kernel:
     tx = setting.store.transaction()
     files = tx.create("files", kind="fs")
+    files.copy_in(setting.tree / "file000", "first")  # imports what it needs
 
     def run() -> None:
         files.copy_in(setting.tree, "tree")
