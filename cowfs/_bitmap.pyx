@@ -204,12 +204,13 @@ cdef class Bitmap:
         return 0, 0
 
     def copy(self):
-        """Another bitmap with the same bits."""
+        """Another bitmap with the same bits, of which none has changed yet."""
         cdef Bitmap other
         other = Bitmap(self.size, self.group_blocks)
         other.words[:] = self.words
         other.used = self.used
         other.w = <uint64_t*>PyByteArray_AS_STRING(other.words)
+        memset(PyByteArray_AS_STRING(other.dirty), 0, len(other.dirty))
         return other
 
     def clean(self):

@@ -19,7 +19,7 @@ from . import limits
 from ._bitmap import Bitmap
 from ._tree import EXTENT, INLINE, TREE, node_items
 from .blob import RECORD_KEY_SIZE, cell_size, record_number
-from .blockio import Damaged
+from .blockio import MAX_DAMAGED, Damaged
 from .catalog import Catalog, Root
 from .engine import Engine
 from .errors import CorruptionError
@@ -107,7 +107,10 @@ class _Walk:
 
     def report_damaged(self, *, repair: bool) -> None:
         """Put damaged copies on the report, as what was repaired where that is so."""
-        if repair and self.damaged:
+        for at in range(0, len(self.damaged) if repair else 0, MAX_DAMAGED):
+            # They are what they were found to be: the walk keeps its version in place.
+            batch = self.damaged[at : at + MAX_DAMAGED]
+            self.io.damaged.update((damaged.block, damaged) for damaged in batch)
             self.engine.mend()
         for damaged in self.damaged:
             place = Fault(damaged.label, damaged.block, damaged.reason)

@@ -63,6 +63,7 @@ _OVERFLOW_EXTENT = 64 * limits.KIB
 _OVERFLOW_EXTENTS = 32
 """As many as a record has room for, about. They are short where free space lies in pieces."""
 _SEGMENT_BYTES = 16
+"""Of a delta for each run that was placed, at most."""
 _GROUP_COST = 4096
 """More than releasing the largest item of the space map takes (see `reaper.release`)."""
 _MANY_COUNTS = 20_000
@@ -258,11 +259,11 @@ class Committer:
 
             # 3. Blocks of a large transaction are flushed before the record that leads to them.
             data = self._proven(record, flush_first=tx.large)
+            self._write(tx, record, data, {}, space_tree)
         except BaseException:
             if checkpoint:
                 space.bitmap.mark_all()
             raise
-        self._write(tx, record, data, {}, space_tree)
         if tx.checkpoint:
             self.complete_checkpoint()
 
@@ -335,9 +336,8 @@ class Committer:
             if data is not None:
                 return data
         writer.drain()
-        with (
-            self._flushing
-        ):  # not while that of another thread fails, whose loss this one would miss
+        # Not while that of another thread fails, whose loss this one would miss.
+        with self._flushing:
             self._flush("nothing of this transaction was kept")
         record.runs, record.durable_txid = [], self.log.txid
         record.flags |= FLAG_FLUSHED
@@ -436,7 +436,7 @@ class Committer:
                 thread.start()
             except RuntimeError:  # the host has no more of them
                 return True
-            self._completing = thread  # one that runs: `close` can wait for no other
+            self._completing = thread  # one that runs: `join` can wait for no other
         return False
 
     def _begin_checkpoint(self, record: CommitRecord, block: int, data: bytes) -> None:
@@ -475,7 +475,7 @@ class Committer:
     def complete_checkpoint(self) -> None:
         """Have openers begin at the newest checkpoint, with flushes of its own. To be called by who
         has the right to write."""
-        self.close()
+        self.join()
         if self._checkpoint is not None:
             self.make_durable(self._checkpoint.superblock.txid)
             self._complete(self._checkpoint)
@@ -496,7 +496,7 @@ class Committer:
                 except Exception as error:
                     self._superblock_failed(error)
 
-    def close(self) -> None:
+    def join(self) -> None:
         """Wait for the thread that completes a checkpoint, if there is one."""
         if self._completing is not None:
             self._completing.join()
@@ -576,9 +576,10 @@ class Committer:
             superblock = replace(
                 log.superblock, sequence=log.superblock.sequence + 1, durable_txid=log.txid
             )
-            write_superblock(self.io.device, superblock, log.checkpoint)
-            self._flush("nothing of this transaction was kept")
-            log.superblock, log.proven_txid = superblock, log.txid
+            with self._flushing:
+                write_superblock(self.io.device, superblock, log.checkpoint)
+                self._flush("nothing of this transaction was kept")
+                log.superblock, log.proven_txid = superblock, log.txid
             self.release_freed()
 
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import stat
 from dataclasses import dataclass
@@ -291,6 +292,7 @@ class FileDevice:
             self.close()
 
 
+@functools.cache
 class _Libc:
     """What the os module has no function for; None where this host has none either."""
 
@@ -303,9 +305,6 @@ class _Libc:
         self.begin_writing = getattr(library, "sync_file_range", None)
         if self.begin_writing is not None:
             self.begin_writing.argtypes = (ctypes.c_int, *span, ctypes.c_uint)
-
-
-_LIBC = _Libc()
 
 
 @dataclass(slots=True)
@@ -358,15 +357,17 @@ def _explain(error: OSError, name: str, verb: str) -> OSError:
 def _begin_writing(fd: int, offset: int, length: int) -> None:
     """Have the host begin to write what it holds of a range, without waiting. A hint, no more: what
     goes wrong, the next flush tells."""
-    if _LIBC.begin_writing is not None:
-        _LIBC.begin_writing(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+    begin_writing = _Libc().begin_writing
+    if begin_writing is not None:
+        begin_writing(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
 def _punch_hole(fd: int, offset: int, length: int) -> bool:
     """False where the file system cannot do it (os has no fallocate with modes)."""
-    if _LIBC.fallocate is None:
+    fallocate = _Libc().fallocate
+    if fallocate is None:
         return False
-    while _LIBC.fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length) != 0:
+    while fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length) != 0:
         if ctypes.get_errno() != errno.EINTR:
             return False
     return True

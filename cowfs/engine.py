@@ -344,7 +344,7 @@ class Engine(ABC):
                 self._settle()
         finally:
             self._closed = True
-            self.committer.close()
+            self.committer.join()
             self.io.encoder.close()
             self.device.close()
 

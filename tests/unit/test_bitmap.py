@@ -178,3 +178,13 @@ def test_blocks_outside_of_the_image_are_refused(start: int, length: int) -> Non
         with pytest.raises(ValueError, match="of 100"):
             bitmap.clear_packed((start << 16 | length).to_bytes(8, "little"))
     assert bitmap.count(0, 100) == 0
+
+
+def test_a_copy_has_the_same_bits_and_none_has_changed() -> None:
+    bitmap = Bitmap(1000, 128)
+    bitmap.set(300, 200)
+    copy = bitmap.copy()
+    assert (copy.used, copy.group_bytes(3)) == (bitmap.used, bitmap.group_bytes(3))
+    assert copy.clean() == []
+    copy.clear(300, 1)
+    assert copy.clean() == [2] and bitmap.test(300)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import cowfs
-from cowfs import limits
+import cowfs.check as check_module
+from cowfs import blockio, limits
 from cowfs._tree import EXTENT, INLINE, node_items
 from cowfs.catalog import Catalog
 from cowfs.device import MemoryDevice
@@ -123,6 +124,22 @@ def test_a_damaged_copy_of_any_node_is_no_loss_and_scrub_repairs_it(
                 length = node.blocks(BLOCK) * BLOCK
                 stored = disk.read(copy * BLOCK, length)
                 assert stored == sample.data[copy * BLOCK : copy * BLOCK + length]
+
+
+def test_one_scrub_repairs_all_that_is_damaged(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (blockio, check_module):
+        monkeypatch.setattr(module, "MAX_DAMAGED", 4)
+    disk = sample.disk()
+    with cowfs.open_device(disk) as store:
+        store.io.cache.clear()
+        for node in sample.nodes:
+            disk.flip(copies_of(node)[0])
+        report = store.scrub()
+        assert report.ok
+        assert len({fault.block for fault in report.repaired}) == len(sample.nodes)
+        assert store.check().ok
 
 
 @pytest.mark.parametrize("damaged", [0, 1], ids=["first", "second"])
