@@ -467,9 +467,25 @@ class Engine(ABC):
         log = follow(device, superblock, found.visit)
         if not readonly:
             settle(device, log, superblock, found.io.space.total)
+        engine = cls._recovered(found, log, readonly=readonly, cache_size=cache_size, punch=punch)
+        if found.operations:
+            engine._replay(found.operations)
+        return engine
+
+    @classmethod
+    def _recovered(
+        cls,
+        found: Recovery,
+        log: Log,
+        *,
+        readonly: bool,
+        cache_size: int = limits.DEFAULT_CACHE,
+        punch: bool = True,
+    ) -> Self:
+        """The engine that goes on from what the log says."""
         engine = cls(
-            device,
-            superblock,
+            found.device,
+            found.superblock,
             log,
             found.io.space,
             found.catalog_ref,
@@ -479,8 +495,6 @@ class Engine(ABC):
             punch=punch,
         )
         engine.io.damaged.update(found.io.damaged)
-        if found.operations:
-            engine._replay(found.operations)
         return engine
 
     @classmethod
@@ -498,16 +512,7 @@ class Engine(ABC):
         if newest is not None:
             lead_back(device, log, newest, found.io.space.total)
             log.txid = log.proven_txid = beyond_all(newest)
-        engine = cls(
-            device,
-            superblock,
-            log,
-            found.io.space,
-            found.catalog_ref,
-            found.space_ref,
-            readonly=newest is None,
-            cache_size=limits.DEFAULT_CACHE,
-        )
+        engine = cls._recovered(found, log, readonly=newest is None)
         if newest is not None:
             with engine.transaction() as tx:
                 tx.checkpoint = True

@@ -120,16 +120,52 @@ def prove(
     server.stop()
 
 
+# --- servers of SQL -----------------------------------------------------------------------------
+
+
+class SQLServer:
+    """A server that runs, and one client of it. `lines` is what it said until it was ready."""
+
+    def __init__(self, server: subprocess.Popen[str], ready: str, client: list[str]) -> None:
+        assert server.stdout is not None
+        self.lines: list[str] = []
+        for line in server.stdout:
+            self.lines.append(line)
+            if ready in line:
+                break
+        else:
+            pytest.fail("the server did not start:\n" + "".join(self.lines))
+        self.server = server
+        self._reader = threading.Thread(target=server.stdout.read)
+        self._reader.start()
+        self.client = subprocess.Popen(
+            client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, statements: str) -> tuple[int, int]:
+        """What the last of some statements, each with its semicolon, selects."""
+        assert self.client.stdin is not None and self.client.stdout is not None
+        self.client.stdin.write(statements + "\n")
+        self.client.stdin.flush()
+        one, two = self.client.stdout.readline().split()
+        return int(one), int(two)
+
+    def stop(self) -> None:
+        self.client.communicate()
+        self.server.terminate()
+        self.server.wait()
+        self._reader.join()
+
+
 # --- MariaDB ------------------------------------------------------------------------------------
 
 
-class MariaDB:
+class MariaDB(SQLServer):
     """mariadbd on a directory, and one client of it."""
 
     def __init__(self, directory: Path, path: Path, start: Start) -> None:
         mariadbd = need("mariadbd", "mariadb-server")
-        self.client_program = need("mariadb", "mariadb-client")
-        self.socket = path
+        client_program = need("mariadb", "mariadb-client")
         fresh = not (directory / "mysql").exists()
         common = ["--no-defaults", f"--datadir={directory}", "--user=root"]
         if fresh:
@@ -139,7 +175,7 @@ class MariaDB:
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             )
-        self.server = start(
+        server = start(
             mariadbd,
             *common,
             f"--socket={path}",
@@ -148,34 +184,13 @@ class MariaDB:
             "--innodb-buffer-pool-size=16M",
             "--innodb-log-file-size=8M",
         )
-        assert self.server.stdout is not None
-        lines = []
-        for line in self.server.stdout:
-            lines.append(line)
-            if "ready for connections" in line:
-                break
-        else:
-            pytest.fail("mariadbd did not start:\n" + "".join(lines))
-        self._reader = threading.Thread(target=self.server.stdout.read)
-        self._reader.start()
-        self.client = subprocess.Popen(
-            [self.client_program, "--no-defaults", f"--socket={path}", "-uroot", "-NBn"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        client = [client_program, "--no-defaults", f"--socket={path}", "-uroot", "-NBn"]
+        super().__init__(server, "ready for connections", client)
         if fresh:
             self.ask(
                 "CREATE DATABASE d; CREATE TABLE d.a (n INT PRIMARY KEY, t TEXT) ENGINE=InnoDB;"
                 "CREATE TABLE d.b LIKE d.a; SELECT 0, 0;"
             )
-
-    def ask(self, statements: str) -> tuple[int, int]:
-        assert self.client.stdin is not None and self.client.stdout is not None
-        self.client.stdin.write(statements + "\n")
-        self.client.stdin.flush()
-        one, two = self.client.stdout.readline().split()
-        return int(one), int(two)
 
     def count(self) -> None:
         text = "x" * 500
@@ -186,12 +201,6 @@ class MariaDB:
 
     def counts(self) -> tuple[int, int]:
         return self.ask("SELECT (SELECT COUNT(*) FROM d.a), (SELECT COUNT(*) FROM d.b);")
-
-    def stop(self) -> None:
-        self.client.communicate()
-        self.server.terminate()
-        self.server.wait()
-        self._reader.join()
 
 
 def test_mariadb(image: Image, mnt: Path, start: Start, sockets: Path) -> None:
@@ -214,7 +223,7 @@ def postgres_programs() -> Path:
     return versions[-1]
 
 
-class PostgreSQL:
+class PostgreSQL(SQLServer):
     """postgres on the directory `data` in a directory, and one client of it.
 
     It refuses to be root's, so where root runs the tests it is nobody's.
@@ -239,54 +248,27 @@ class PostgreSQL:
             run(*words, initdb, *options, "--username=test", "--pgdata", data)
         # It names the server that wrote it, which in a clone is another one, and runs.
         (data / "postmaster.pid").unlink(missing_ok=True)
-        self.server = start(
+        server = start(
             *(*words, programs / "postgres", "-D", data, "-k", path),
             *("-c", "listen_addresses=", "-c", "shared_buffers=8MB", "-c", "autovacuum=off"),
         )
-        assert self.server.stdout is not None
-        lines = []
-        for line in self.server.stdout:
-            lines.append(line)
-            if "ready to accept connections" in line:
-                break
-        else:
-            pytest.fail("postgres did not start:\n" + "".join(lines))
-        self.recovered = any("not properly shut down" in line for line in lines)
-        self._reader = threading.Thread(target=self.server.stdout.read)
-        self._reader.start()
-        self.client = subprocess.Popen(
-            [programs / "psql", "-XqtA", "-F", " ", "-h", path, "-U", "test", "postgres"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        client = f"{programs}/psql -XqtA -h {path} -U test postgres -F".split()
+        super().__init__(server, "ready to accept connections", [*client, " "])
+        self.recovered = any("not properly shut down" in line for line in self.lines)
         if fresh:
             self.ask(
-                "CREATE TABLE a (n INT PRIMARY KEY, t TEXT); CREATE TABLE b (LIKE a); SELECT 0, 0"
+                "CREATE TABLE a (n INT PRIMARY KEY, t TEXT); CREATE TABLE b (LIKE a); SELECT 0, 0;"
             )
-
-    def ask(self, statements: str) -> tuple[int, int]:
-        assert self.client.stdin is not None and self.client.stdout is not None
-        self.client.stdin.write(statements + ";\n")
-        self.client.stdin.flush()
-        one, two = self.client.stdout.readline().split()
-        return int(one), int(two)
 
     def count(self) -> None:
         text = "x" * 500
         self.ask(
             f"BEGIN; INSERT INTO a SELECT COUNT(*), '{text}' FROM b;"
-            f"INSERT INTO b SELECT COUNT(*), '{text}' FROM b; COMMIT; SELECT 1, 1"
+            f"INSERT INTO b SELECT COUNT(*), '{text}' FROM b; COMMIT; SELECT 1, 1;"
         )
 
     def counts(self) -> tuple[int, int]:
-        return self.ask("SELECT (SELECT COUNT(*) FROM a), (SELECT COUNT(*) FROM b)")
-
-    def stop(self) -> None:
-        self.client.communicate()
-        self.server.terminate()
-        self.server.wait()
-        self._reader.join()
+        return self.ask("SELECT (SELECT COUNT(*) FROM a), (SELECT COUNT(*) FROM b);")
 
 
 def test_postgresql(sockets: Path, start: Start) -> None:
