@@ -185,10 +185,13 @@ cdef class BlockWriter:
         if self.twins is not None:
             self.twins.finish_run(self)
 
-    cdef int leave_run(self) except -1:
+    cdef int leave_run(self, bint keep=False) except -1:
+        """Give back what is left of the current run, or keep it for the log."""
         self.empty()
         self.end_segment()
-        if self.end > self.cursor:
+        if keep:
+            self.space.keep_for_log(self.cursor, self.end - self.cursor)
+        elif self.end > self.cursor:
             self.space.give_back(self.cursor, self.end - self.cursor)
         self.cursor = self.end = self.segment = self.buffered = 0
         self.in_log = False
@@ -203,11 +206,7 @@ cdef class BlockWriter:
     def leave_log(self):
         """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
         if self.in_log and not self.logging:
-            self.empty()
-            self.end_segment()
-            self.space.keep_for_log(self.cursor, self.end - self.cursor)
-            self.cursor = self.end = self.segment = self.buffered = 0
-            self.in_log = False
+            self.leave_run(keep=True)
 
     def take(self, Py_ssize_t blocks):
         """Make the current run hold at least `blocks` more, if need be by starting another."""

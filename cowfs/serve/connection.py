@@ -439,7 +439,7 @@ def pieces(data: bytes, piece: int) -> Iterator[tuple[int, int, bool]]:
 
 def _is_zeros(data: bytes) -> bool:
     """A look at the start mostly tells."""
-    return not any(data[:16]) and not any(data)
+    return not any(data[:16]) and data == bytes(len(data))
 
 
 def stretches(volume: BufferedVolume, start: int, stop: int, limit: int) -> list[tuple[int, State]]:
