@@ -38,12 +38,15 @@ class CountMap:
                 self._many[group].pop(index, None)
         return groups
 
-    def copy(self) -> CountMap:
-        """Another one with the same counts."""
+    def after(self, total: int, counts: Mapping[int, int]) -> tuple[CountMap, set[int]]:
+        """Another one, to which `counts` are applied, and their groups. The two share what those
+        leave as it is."""
         other = CountMap(0)
         other._shared = self._shared.copy()
-        other._many.update((group, dict(many)) for group, many in self._many.items())
-        return other
+        other._many.update(self._many)
+        for group in {block // limits.GROUP_BLOCKS for block in counts} & self._many.keys():
+            other._many[group] = dict(self._many[group])
+        return other, other.apply(total, counts)
 
     def group(self, group: int) -> tuple[bytes, list[tuple[int, int]]]:
         """The bits of a group, and (index, count) of those above two."""

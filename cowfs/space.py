@@ -457,8 +457,7 @@ class Space:
         settled = self.settled()
         for packed in freed:
             settled.clear_packed(packed)
-        settled_counts = self._counts.copy()
-        counted = settled_counts.apply(self.total, counts)
+        settled_counts, counted = self._counts.after(self.total, counts)
         for group in sorted({*changed, *settled.clean(), *counted}):
             yield group, pack_group(settled.group_bytes(group), *settled_counts.group(group))
 
