@@ -57,7 +57,7 @@ cdef class BlockWriter:
     cdef int skip
 
     cdef int end_segment(self) except -1
-    cdef int leave_run(self, bint keep=*) except -1
+    cdef int leave_run(self) except -1
     cdef int empty(self) except -1
     cdef int seal_run(self) except -1
     cdef uint64_t place(self, const uint8_t* data, Py_ssize_t length) except? 0

@@ -185,11 +185,11 @@ cdef class BlockWriter:
         if self.twins is not None:
             self.twins.finish_run(self)
 
-    cdef int leave_run(self, bint keep=False) except -1:
-        """Give back what is left of the current run, or keep it for the log."""
+    cdef int leave_run(self) except -1:
+        """Give back what is left of the current run, or keep it for the log if it is of it."""
         self.empty()
         self.end_segment()
-        if keep:
+        if self.in_log:
             self.space.keep_for_log(self.cursor, self.end - self.cursor)
         elif self.end > self.cursor:
             self.space.give_back(self.cursor, self.end - self.cursor)
@@ -206,7 +206,7 @@ cdef class BlockWriter:
     def leave_log(self):
         """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
         if self.in_log and not self.logging:
-            self.leave_run(keep=True)
+            self.leave_run()
 
     def take(self, Py_ssize_t blocks):
         """Make the current run hold at least `blocks` more, if need be by starting another."""
@@ -339,7 +339,7 @@ cdef class BlockWriter:
 
     cdef bint has_room(self, Py_ssize_t blocks) except -1:
         """Whether so many blocks are to be had in one run."""
-        return self.cursor + blocks <= self.end or self.space.has_run(blocks)
+        return self.cursor + blocks <= self.end or self.space.has_runs(blocks)
 
     cdef bint write_node(self, Node node) except -1:
         """Store a packed node whose children are stored; False, and nothing done, where it takes a

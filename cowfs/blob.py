@@ -457,11 +457,14 @@ def write_value(io: BlockIO, tree: Tree, key: bytes, value: bytes) -> None:
     elif len(value) <= io.record_size():
         tree.put(key, io.write_extents([value])[0], EXTENT)
     else:
-        write_blob(io, tree, key, [value])
+        write_blob(io, tree, key, [value], len(value))
 
 
-def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | memoryview]) -> int:
-    """Put a value that comes in chunks; its size. What was there is released at the end.
+def write_blob(
+    io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | memoryview], expected: int = 0
+) -> int:
+    """Put a value that comes in chunks, `expected` bytes of them if that is known; its size. What
+    was there is released at the end.
 
     Where getting a chunk raises, nothing is put.
     """
@@ -469,7 +472,7 @@ def write_blob(io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | mem
     size = 0
     number = 0
     waiting = bytearray()
-    record_size = io.record_size()
+    record_size = io.record_size(total=expected)
     batch = _batch(record_size)
 
     def store(data: bytes | bytearray | memoryview) -> None:

@@ -250,11 +250,13 @@ class BlockIO:
             found.append(plain)
         return found
 
-    def record_size(self, wanted: int = limits.RECORD_SIZE) -> int:
-        """Bytes of the records that a new large value should have: as `wanted`, or less where free
-        space is in pieces too small for that."""
+    def record_size(self, wanted: int = limits.RECORD_SIZE, total: int = 0) -> int:
+        """Bytes of the records that a new large value, of `total` bytes if that is known, should
+        have: as `wanted`, or less where free space is in pieces too small for that."""
         size = wanted
-        while size > self.block_size and not self.space.has_run(size // self.block_size):
+        while size > self.block_size and not self.space.has_runs(
+            size // self.block_size, max(1, -(-total // size))
+        ):
             size //= 2
         return size
 

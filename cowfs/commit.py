@@ -441,16 +441,18 @@ class Committer:
 
     def _begin_checkpoint(self, record: CommitRecord, block: int, data: bytes) -> None:
         """The log starts anew with a record that was just written to `block`, as `data`."""
+        space = self.io.space
         superblock = replace(
             self.log.superblock,
             txid=record.txid,
             sequence=self.log.superblock.sequence + 1,
             durable_txid=record.txid,
             record_block=block,
-            total_blocks=self.io.space.total,
+            total_blocks=space.total,
             record_previous=record.previous,
         )
-        self._checkpoint = Checkpoint(superblock, data, self.log.blocks)
+        self._checkpoint = Checkpoint(superblock, data, [*self.log.blocks, *space.log_ends])
+        space.log_ends = []
         self.log.restart()
 
     def _write_superblock(self, checkpoint: Checkpoint) -> None:

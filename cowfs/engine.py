@@ -203,9 +203,11 @@ class Engine(ABC):
         yield from self.committer.log_blocks()
         yield self.log.next_block, 1
         yield from self.io.writer.unplaced
-        if pending:
-            for packed in self.io.space.waiting():
-                yield from packed_runs(packed)
+        if not pending:
+            yield from self.io.space.kept
+            return
+        for packed in self.io.space.waiting():
+            yield from packed_runs(packed)
 
     def readers(self) -> list[Reader]:
         """Open views, oldest first: what keeps freed space from being used again."""

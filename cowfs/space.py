@@ -37,6 +37,7 @@ replaces a larger one, and destroying all of it."""
 
 _SMALL_RUN = 64
 _LARGE_RUN = 256
+_SHORTEST_LOG_RUN = 16
 _GROW_STEP = 256
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
@@ -71,6 +72,9 @@ class Space:
         self.retired: deque[tuple[int, bytes]] = deque()
         self.log_runs: list[tuple[int, int]] = []
         """(first block, blocks) of what is free, and kept for the log; set in the bitmap."""
+        self.log_ends: list[tuple[int, int]] = []
+        """What is left of runs that the log has filled, and too short to go on in. They wait for
+        the log to be retired, and are one run with it again."""
         self._dying = Bitmap(total, limits.GROUP_BLOCKS)
         """What waits in the queues."""
         self.purpose = NORMAL
@@ -143,18 +147,16 @@ class Space:
         Runs are as long as what the transaction has `written` (in bytes) so far suggests, or long
         where the `log` goes on in them for many commits. Raises OutOfSpaceError.
         """
-        while log and self.log_runs:
-            run = self.log_runs[-1]
+        run = next((run for run in self.log_runs if log and run[1] >= minimum), None)
+        if run is not None:
             try:
-                self.log_runs.pop()
-                if run[1] >= minimum:
-                    self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
-                    return run
+                self.log_runs = [other for other in self.log_runs if other != run]
+                self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
+                return run
             except BaseException:  # an interrupt: nobody knows of the run
                 self.log_runs = [other for other in self.log_runs if other != run]
                 self.give_back(*run)
                 raise
-            self.give_back(*run)
         for make_room in (self.release_log, self.relieve):
             try:
                 return self._take_free(minimum, written, log)
@@ -283,11 +285,20 @@ class Space:
         live = self.used - self.pending_blocks - self.freeing
         return live > _FULL * (self.total - _SLACK)
 
-    def has_run(self, blocks: int) -> bool:
-        """Whether so many blocks are to be had in one run. Always true where the image grows."""
-        if not self.limit or self.limit - self.total >= blocks:
+    def has_runs(self, blocks: int, count: int = 1) -> bool:
+        """Whether so many runs of `blocks` are to be had. Always true where the image grows."""
+        if not self.limit or self.limit - self.total >= blocks * count:
             return True
-        return bool(self.bitmap.search(self._near, blocks)[1])
+        if count == 1:
+            return bool(self.bitmap.search(self._near, blocks)[1])
+        at = found = 0
+        while found < count:
+            at, length = self.bitmap.find(at, self.total, blocks)
+            if length < blocks:
+                return False
+            at += blocks
+            found += 1
+        return True
 
     def _grow(self, blocks: int, written: int, *, log: bool = False) -> tuple[int, int]:
         """A run of fresh blocks at the end; (0, 0) where the limit is reached.
@@ -297,8 +308,8 @@ class Space:
         rest, and leave it in pieces.
         """
         old = self.total
-        likely = 0 if log else max(old // 32, written // self.block_size // 4)
-        new = old + max(blocks, _GROW_STEP, min(likely, 8192))
+        likely = max(old // 32, written // self.block_size // 4)
+        new = old + (blocks if log else max(blocks, _GROW_STEP, min(likely, 8192)))
         if self.limit:
             new = min(new, self.limit)
         if new - old < blocks:
@@ -360,26 +371,34 @@ class Space:
             self.retired.append((txid, packed))
 
     def keep_for_log(self, start: int, length: int) -> None:
-        """What is left of a run that was taken for the log."""
-        if 0 < length < _SMALL_RUN // 4:
-            self.give_back(start, length)
-        elif length:
-            # One assignment, so that no interrupt comes between this and the caller's next step.
+        """What is left of a run that was taken for the log. Trees that fill it would leave it in
+        pieces, and the log would need another run, each time at the end of the image."""
+        # One assignment each, so that no interrupt comes between this and the caller's next step.
+        if length >= _SHORTEST_LOG_RUN:
             self.log_runs = [*self.log_runs, (start, length)]
+        elif length:
+            self.log_ends = [*self.log_ends, (start, length)]
+
+    @property
+    def kept(self) -> list[tuple[int, int]]:
+        """(block, blocks) of all that is kept for the log."""
+        return [*self.log_runs, *self.log_ends]
 
     def release_log(self) -> None:
         """Keep nothing for the log."""
-        while self.log_runs:
-            self.give_back(*self.log_runs[-1])
-            self.log_runs.pop()
+        for runs in (self.log_runs, self.log_ends):
+            while runs:
+                self.give_back(*runs[-1])
+                runs.pop()
 
     def _keep_for_log(self, durable: int) -> None:
         while self.retired and self.retired[0][0] <= durable:
             _, packed = self.retired[0]
-            runs = list(self.log_runs)
-            kept = sum(length for _, length in runs)
-            for start, length in packed_runs(packed):
-                if length >= _SMALL_RUN // 4 and kept < 2 * limits.LOG_BYTES // self.block_size:
+            runs: list[tuple[int, int]] = []
+            kept = 0
+            for start, length in _joined([*self.log_runs, *packed_runs(packed)]):
+                enough = kept >= 2 * limits.LOG_BYTES // self.block_size
+                if length >= _SHORTEST_LOG_RUN and not enough:
                     runs.append((start, length))
                     kept += length
                 else:
@@ -420,7 +439,7 @@ class Space:
         for queue in (self.unseen, self.seen, self.young, self.retired):
             for _, freed in queue:
                 yield freed
-        yield pack_runs(self.log_runs)
+        yield pack_runs(self.kept)
 
     # --- giving back to the host ----------------------------------------------------------------
 

@@ -215,7 +215,8 @@ class Import:
                 self._report(len(data))
                 return len(data)
         if not inode.flags:
-            return write_blob(self._nodes.io, self._tree, key, self._chunks(fd, 0, SIZE_MAX))
+            chunks = self._chunks(fd, 0, SIZE_MAX)
+            return write_blob(self._nodes.io, self._tree, key, chunks, inode.size)
         blob = Blob(self._nodes.io, self._tree, key)
         blob.copy_in(fd, os.fstat(fd).st_size, self._ahead, self._report)
         return blob.size

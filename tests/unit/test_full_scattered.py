@@ -47,7 +47,7 @@ class Scattered:
             at = space.bitmap.next_clear(stop)
         for block in self.held:
             space.bitmap.set(block, 1)
-        assert not space.has_run(2)
+        assert not space.has_runs(2)
 
     def leave_run(self, blocks: int) -> None:
         """Let go of what parts one run of so many free blocks."""

@@ -178,7 +178,7 @@ def test_a_volume_keeps_its_bytes_when_free_runs_have_become_shorter(
     volume = store.create("disk", "volume", 40_000)
     volume.pwrite(noise(40_000), 0)
     store.snapshot("disk@before")
-    monkeypatch.setattr(type(store.io.space), "has_run", lambda self, blocks: blocks <= 2)
+    monkeypatch.setattr(type(store.io.space), "has_runs", lambda self, blocks, count=1: blocks <= 2)
     volume.pwrite(noise(512, 1), offset)
     expected = noise(40_000)[:offset] + noise(512, 1) + noise(40_000)[offset + 512 :]
     assert volume.pread(40_000, 0) == expected
