@@ -19,6 +19,7 @@ cdef class Entry:
     cdef readonly uint64_t block
     cdef bint referenced
     cdef bint cached
+    cdef Py_ssize_t place
     cdef void drop(self)
 
 cdef class Record(Entry):

@@ -39,6 +39,7 @@ cdef uint64_t MAX_ITEMS = <uint64_t>1 << 48
 cdef uint32_t MAX_RECORD = limits.MAX_RECORD
 cdef uint64_t MAX_VALUE = limits.MAX_VALUE
 
+cdef int MAX_SPARED = 256  # by one eviction, which a writer may be waiting for
 cdef int ENTRY_OVERHEAD = 400
 """Bytes of a cached node beside its page: the object, its heads and its place in the cache."""
 
@@ -116,37 +117,39 @@ cdef class Cache:
         if not entry.cached:
             entry.cached = True
             entry.referenced = True
+            entry.place = len(self.ring)
             self.ring.append(entry)
             self.used += entry.cost
 
     cdef void evict(self, Py_ssize_t room):
         """Drop entries until `room` bytes of the budget are free. No page must be in use now."""
-        cdef Entry entry, last
+        cdef Entry entry
+        cdef int spared = 0
         while self.used > self.limit - room and self.ring:
             if self.hand >= len(self.ring):
                 self.hand = 0
             entry = <Entry>self.ring[self.hand]
-            if entry.cached and entry.referenced:
+            if entry.referenced and spared < MAX_SPARED:
                 entry.referenced = False
                 self.hand += 1
-                continue
-            last = <Entry>self.ring.pop()
-            if last is not entry:
-                self.ring[self.hand] = last
-            self.forget(entry)
+                spared += 1
+            else:
+                self.forget(entry)
 
     cdef void forget(self, Entry entry):
-        """Drop an entry at once, as one that nobody will ask for again. It stays in the ring as an
-        empty place until the hand comes by, or until there are more such places than entries."""
+        """Drop an entry at once, as one that nobody will ask for again."""
+        cdef Entry last
         if not entry.cached:
             return
         entry.cached = False
         self.used -= entry.cost
+        last = <Entry>self.ring.pop()
+        if last is not entry:
+            self.ring[entry.place] = last
+            last.place = entry.place
         if self.by_block.get(entry.block) is entry:
             del self.by_block[entry.block]
         entry.drop()
-        if len(self.ring) > 2 * len(self.by_block) + 1024:
-            self.ring = untracked([kept for kept in self.ring if (<Entry>kept).cached])
 
     def record(self, uint64_t block, bytes checksum):
         """The data of a cached record, or None."""

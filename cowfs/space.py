@@ -88,6 +88,7 @@ class Space:
         self.relieve: Callable[[], object] = object
         """Makes reusable at once what only waits to be durable."""
         self._near = 0
+        self._near_log = 0
         self._longest = _LARGE_RUN
         """The longest run that is looked for: less once there was none, and more with each
         transaction. A shorter one that is found is taken as long as it is."""
@@ -147,16 +148,9 @@ class Space:
         Runs are as long as what the transaction has `written` (in bytes) so far suggests, or long
         where the `log` goes on in them for many commits. Raises OutOfSpaceError.
         """
-        run = next((run for run in self.log_runs if log and run[1] >= minimum), None)
+        run = self._take_log_run(minimum) if log else None
         if run is not None:
-            try:
-                self.log_runs = [other for other in self.log_runs if other != run]
-                self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
-                return run
-            except BaseException:  # an interrupt: nobody knows of the run
-                self.log_runs = [other for other in self.log_runs if other != run]
-                self.give_back(*run)
-                raise
+            return run
         for make_room in (self.release_log, self.relieve):
             try:
                 return self._take_free(minimum, written, log)
@@ -196,6 +190,33 @@ class Space:
             return start, length
         except BaseException:  # an interrupt: nobody knows of the run
             self.bitmap.clear(start, length)
+            raise
+
+    def _take_log_run(self, minimum: int) -> tuple[int, int] | None:
+        """A run of at least `minimum` blocks out of what is kept for the log, if there is one.
+
+        They are taken round and round: what the log left last, to which `rewind` may lead back, is
+        overwritten last.
+        """
+        near = self._near_log
+        parts = [
+            part
+            for start, length in sorted(self.log_runs)
+            for part in _parts(start, length, near)
+        ]
+        fit = [part for part in parts if part[1] >= minimum]
+        run = next((part for part in fit if part[0] >= near), fit[0] if fit else None)
+        if run is None:
+            return None
+        rest = [part for part in parts if part != run]
+        try:
+            self.log_runs = rest
+            self._near_log = sum(run)
+            self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
+            return run
+        except BaseException:  # an interrupt: nobody knows of the run
+            self.log_runs = rest
+            self.give_back(*run)
             raise
 
     def take_twin_run(self, minimum: int, written: int, block: int) -> tuple[int, int]:
@@ -503,6 +524,13 @@ class Space:
             self.bitmap.set(start, length)
         self.bitmap.clear_packed(delta.freed)
         self.apply_counts(delta.counts)
+
+
+def _parts(start: int, length: int, at: int) -> list[tuple[int, int]]:
+    """A run as two where block `at` is inside it."""
+    if start < at < start + length:
+        return [(start, at - start), (at, start + length - at)]
+    return [(start, length)]
 
 
 def _joined(runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

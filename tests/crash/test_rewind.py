@@ -31,6 +31,8 @@ def history(damage: bool) -> Image:
     device = RecordingDevice()
     store = cowfs.open_device(device, parameters=cowfs.Parameters(node_size=4096))
     store.create("a")
+    for number in range(60):  # a long log, which the short ones to come go round in
+        store["a"].update({b"%d" % i: noise(300, number) for i in range(50)})
     view = store.at("a")  # which keeps freed blocks as they are
     for number in range(9):
         store["a"].update({b"%d" % (number * 10 + i): noise(300, i) for i in range(20)})
