@@ -148,9 +148,17 @@ class Space:
         Runs are as long as what the transaction has `written` (in bytes) so far suggests, or long
         where the `log` goes on in them for many commits. Raises OutOfSpaceError.
         """
-        run = self._take_log_run(minimum) if log else None
+        run, rest = self._next_log_run(minimum) if log else (None, [])
         if run is not None:
-            return run
+            try:
+                self.log_runs = rest
+                self._near_log = sum(run)
+                self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
+                return run
+            except BaseException:  # an interrupt: nobody knows of the run
+                self.log_runs = rest
+                self.give_back(*run)
+                raise
         for make_room in (self.release_log, self.relieve):
             try:
                 return self._take_free(minimum, written, log)
@@ -192,32 +200,20 @@ class Space:
             self.bitmap.clear(start, length)
             raise
 
-    def _take_log_run(self, minimum: int) -> tuple[int, int] | None:
-        """A run of at least `minimum` blocks out of what is kept for the log, if there is one.
+    def _next_log_run(self, minimum: int) -> tuple[tuple[int, int] | None, list[tuple[int, int]]]:
+        """A run of at least `minimum` blocks out of what is kept for the log, if there is one, and
+        what is left of that.
 
-        They are taken round and round: what the log left last, to which `rewind` may lead back, is
+        The log goes round and round in it: what it left last, to which `rewind` may lead back, is
         overwritten last.
         """
         near = self._near_log
         parts = [
-            part
-            for start, length in sorted(self.log_runs)
-            for part in _parts(start, length, near)
+            part for start, length in sorted(self.log_runs) for part in _parts(start, length, near)
         ]
         fit = [part for part in parts if part[1] >= minimum]
         run = next((part for part in fit if part[0] >= near), fit[0] if fit else None)
-        if run is None:
-            return None
-        rest = [part for part in parts if part != run]
-        try:
-            self.log_runs = rest
-            self._near_log = sum(run)
-            self.bitmap.set(*run)  # free at the last checkpoint: its groups change now
-            return run
-        except BaseException:  # an interrupt: nobody knows of the run
-            self.log_runs = rest
-            self.give_back(*run)
-            raise
+        return run, [part for part in parts if part != run]
 
     def take_twin_run(self, minimum: int, written: int, block: int) -> tuple[int, int]:
         """(first block, blocks) of a free run, now in use, for the second copies of what is placed

@@ -24,7 +24,8 @@ settings.register_profile(
 settings.register_profile("long", settings.get_profile("default"), max_examples=2000)
 settings.load_profile(os.environ.get("COWFS_HYPOTHESIS", "default"))
 
-# Where the tests run in the background of a script it is ignored, and would be by all that they start.
+# Where the tests run in the background of a script it is ignored, and all that they start would
+# ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeStore = Callable[..., cowfs.Store]
