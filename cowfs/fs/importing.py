@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from ..blob import Blob, write_blob, write_value
-from ..errors import UsageError
+from ..errors import Error, UsageError
 from ..host import ReadAhead, identity
 from ..limits import KIB
 from .bulk import Bulk, Directory, check_file_place
@@ -184,6 +184,10 @@ class Import:
                 tree.put(make_key(number, DATA), data)
                 self._report(len(data))
             bulk.put_name(number, parent, name)
+        except OSError as error:
+            if error.filename is None and not isinstance(error, Error):
+                error.filename = own  # of what the host refuses while the file is read
+            raise
         finally:
             os.close(fd)
 
