@@ -46,12 +46,16 @@ _DROP_LEVELS = 8
 
 def check_dataset_name(name: str) -> str:
     """The name, or UsageError that says which are allowed."""
-    if not isinstance(name, str) or len(name) > MAX_NAME or not DATASET_NAME.fullmatch(name):
+    if not _may_be_named(name):
         raise UsageError(
             f"dataset name {name!r}: allowed are 1 to {MAX_NAME} of the characters "
             "A-Z a-z 0-9 _ . - : and / between parts, each part starting with a letter, digit or _"
         )
     return name
+
+
+def _may_be_named(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_NAME and bool(DATASET_NAME.fullmatch(name))
 
 
 def split_snapshot(name: str) -> tuple[str, str]:
@@ -71,7 +75,7 @@ def split_snapshot(name: str) -> tuple[str, str]:
 def check_volume_size(size: int) -> int:
     """The bytes of a volume, or UsageError where none can have so many."""
     if not (isinstance(size, int) and 0 < size <= limits.MAX_VALUE):
-        raise UsageError(f"size {size!r}: a volume has 1 to {limits.MAX_VALUE} bytes")
+        raise UsageError(f"size {size!r}: a volume has 1 byte to {show_size(limits.MAX_VALUE)}")
     return size
 
 
@@ -124,7 +128,9 @@ class Catalog:
         return found
 
     def find(self, name: str) -> Root | None:
-        """The head of a dataset, or None."""
+        """The head of a dataset, or None: for what is no name at all, too."""
+        if not _may_be_named(name):
+            return None
         number = self.tree.get(name_key(name))
         return None if number is None else self._head(name, number)
 

@@ -78,6 +78,7 @@ def scrub(engine: Engine, progress: Progress | None = None) -> Report:
                 continue  # a checkpoint came between: this one is not kept in place
             walk = _Walk(engine, progress)
             walk.whole_store(catalog.tree.ref, space_tree.ref)
+            engine.check_stays_open()  # else what was found is no damage
             walk.report_damaged(repair=True)
             return walk.report
 

@@ -213,6 +213,8 @@ class FileDevice:
                     break
                 data += more
         except OSError as error:
+            if self._fd < 0:  # closed since
+                raise ClosedError(f"{self.name}: the image is closed") from None
             raise _explain(error, self.name, "read") from error
         return data
 
@@ -282,9 +284,10 @@ class FileDevice:
         if self._behind is not None:
             self._behind.close()
             self._behind = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        # First it is gone for all threads: its number may soon be that of another file.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __del__(self) -> None:
         # An interrupt can come between opening the file and whoever would close it.

@@ -316,6 +316,13 @@ class Engine(ABC):
         if tx.turn is not None:
             tx.turn.close()
 
+    def check_stays_open(self) -> None:
+        """ClosedError where the store is closed, or a thread is closing it: from then on versions
+        are not kept in place any more."""
+        self._check_open()
+        if self._closing:
+            raise ClosedError(f"{self.path}: this store is being closed")
+
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self.path}: this store is closed")

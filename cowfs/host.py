@@ -10,7 +10,9 @@ import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
+from .errors import Error
 from .limits import KIB, MIB
 
 CHUNK = 4 * MIB
@@ -69,6 +71,26 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
         if stop > start:
             yield start, stop
         start = max(stop, start + 1)
+
+
+def identity(path: str | bytes, *, follow: bool = True) -> tuple[int, int] | None:
+    """What tells a file from all others of the host; None where there is none at `path`."""
+    try:
+        status = os.stat(path, follow_symlinks=follow)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def naming(path: str | bytes) -> Iterator[None]:
+    """Errors of reading or writing an open file name it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, Error):
+            error.filename = os.fsdecode(path)
+        raise
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, overload
 
 from . import limits
-from .blob import Blob, write_blob, write_value
+from .blob import Blob, cell_size, write_blob, write_value
 from .errors import KeyTypeError, NotFoundError, UsageError
 from .session import FixedSession, Session
 
@@ -121,6 +121,18 @@ class KV(MutableMapping[bytes, bytes]):
     ) -> Iterator[bytes]:
         """Values of a range, in key order; see `items`."""
         return self._range(start, stop, prefix, reverse, 2)
+
+    def lengths(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        *,
+        prefix: bytes | None = None,
+        reverse: bool = False,
+    ) -> Iterator[tuple[bytes, int]]:
+        """(key, bytes of its value) of a range, in order, however large the values are."""
+        cells = self._range(start, stop, prefix, reverse, 3)
+        return ((key, cell_size((kind, raw))) for key, kind, raw in cells)
 
     def _range(
         self,

@@ -8,6 +8,7 @@ from . import limits
 from .codec import COMPRESSION_NAMES
 from .errors import UsageError
 from .format import check_label
+from .sizes import show_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Parameters:
             isinstance(self.size, int) and smallest <= self.size <= limits.MAX_VALUE
         ):
             raise UsageError(
-                f"size {self.size!r}: an image has {smallest} to {limits.MAX_VALUE} bytes"
+                f"size {self.size!r}: an image with such blocks has {show_size(smallest)} to "
+                f"{show_size(limits.MAX_VALUE)}"
             )
         check_label(self.label)

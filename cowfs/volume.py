@@ -12,7 +12,7 @@ from ._tree import Tree
 from .blob import Blob
 from .catalog import check_volume_size
 from .errors import CorruptionError, UsageError
-from .host import CHUNK, ReadAhead, write_all
+from .host import CHUNK, ReadAhead, identity, naming, write_all
 from .session import Session
 
 BLOB_KEY = b"\0"
@@ -106,7 +106,7 @@ class Volume:
 
     def copy_in(self, source: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
         """Become a copy of a file or block device on the host: its bytes, its holes, its size."""
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is refused below
         ahead = ReadAhead()
         try:
             mode = os.fstat(fd).st_mode
@@ -131,16 +131,21 @@ class Volume:
             size = tree.volume_size
             report = _counting(progress, size)
             blob = self._blob(tree)
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            path = os.fspath(target)
+            image = identity(self._session.io.device.name)
+            if image is not None and identity(path) == image:
+                raise UsageError(f"{path}: is the image itself; copy to another place")
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             try:
-                if stat.S_ISREG(os.fstat(fd).st_mode):
-                    blob.copy_out(fd, report, sparse=True)
-                    os.ftruncate(fd, size)
-                    return
-                for start in range(0, size, CHUNK):
-                    length = min(CHUNK, size - start)
-                    write_all(fd, blob.pread(length, start).ljust(length, b"\0"))
-                    report(length)
+                with naming(path):
+                    if stat.S_ISREG(os.fstat(fd).st_mode):
+                        blob.copy_out(fd, report, sparse=True)
+                        os.ftruncate(fd, size)
+                        return
+                    for start in range(0, size, CHUNK):
+                        length = min(CHUNK, size - start)
+                        write_all(fd, blob.pread(length, start).ljust(length, b"\0"))
+                        report(length)
             finally:
                 os.close(fd)
 

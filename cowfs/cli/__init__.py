@@ -142,13 +142,14 @@ def cli() -> None:
 def run(arguments: Sequence[str]) -> int:
     """One command from start to end; its exit code."""
     settings = Settings()
+    settings.apply()
     try:
         try:
             return _invoke(arguments, settings)
         finally:
             sys.stdout.flush()
     except click.UsageError as error:
-        message = error.format_message().rstrip(".")
+        message = error.format_message().replace("\n\t", " ").rstrip(".")
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
         return _fail(settings, message[:1].lower() + message[1:] + hint, 2)
     except click.ClickException as error:

@@ -61,7 +61,7 @@ class Size(IntegerType):
         return size
 
 
-image_argument = click.argument("image", type=click.Path(), metavar="IMAGE")
+image_argument = click.argument("image", type=click.Path(readable=False), metavar="IMAGE")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 bytes_option = click.option("--bytes", "exact", is_flag=True, help="Show exact numbers of bytes.")
 hex_option = click.option("--hex", "as_hex", is_flag=True, help="Keys and values are hex digits.")

@@ -10,11 +10,14 @@ from __future__ import annotations
 import binascii
 import os
 import re
+from collections.abc import Iterable, Iterator
 
 from cowfs.errors import UsageError
 
 _LOOKS_ESCAPED = re.compile(r"\\(?=x[0-9a-fA-F]{2})")
 _ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
+_BEGUN = re.compile(rb"(?:\\(?:x[0-9a-fA-F]?)?|[\xc0-\xff][\x80-\xbf]{0,2})\Z")
+"""At the end of a piece: what the next one may make an escape, or a character, of."""
 
 
 def show_text(data: bytes) -> str:
@@ -27,6 +30,19 @@ def show_text(data: bytes) -> str:
     return "".join(
         c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in _encode(c)) for c in text
     )
+
+
+def show_pieces(pieces: Iterable[bytes]) -> Iterator[str]:
+    """What `show_text` makes of all pieces together, piece by piece."""
+    rest = b""
+    for piece in pieces:
+        data = rest + piece
+        begun = _BEGUN.search(data, max(len(data) - 3, 0))
+        cut = begun.start() if begun else len(data)
+        yield show_text(data[:cut])
+        rest = data[cut:]
+    if rest:
+        yield show_text(rest)
 
 
 def _encode(text: str) -> bytes:

@@ -33,7 +33,10 @@ def run(image: str, dataset: str, key: str, as_hex: bool) -> None:
             kv = need_kv(view, dataset)
             need_key(kv, wanted, dataset, key)
             if as_hex:
-                out.write(kv[wanted].hex().encode() + b"\n")
+                with kv.open(wanted, "rb") as source:
+                    while piece := source.read(1 << 20):
+                        out.write(piece.hex().encode())
+                out.write(b"\n")
                 return
             with kv.open(wanted, "rb") as source:
                 shutil.copyfileobj(source, out, 1 << 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from cowfs.codec import COMPRESSION_NAMES
 
 from .arguments import bytes_option, image_argument, json_option
 from .command import command
+from .escapes import show_text
 from .output import print_json, show_bytes, show_time
 
 
@@ -32,7 +34,7 @@ def run(image: str, as_json: bool, exact: bool) -> None:
         elif name in sizes:
             text = show_bytes(value, exact)
         else:
-            text = str(value)
+            text = show_text(os.fsencode(str(value)))
         print(f"{name.replace('_', ' '):<12}  {text}".rstrip())
 
 

@@ -56,10 +56,16 @@ def print_json(value: Any) -> None:
 
 def print_json_array(values: Iterable[Any]) -> None:
     """An array with one record a line, written as the records come."""
+    print_array([json.dumps(value, ensure_ascii=False, default=_encode)] for value in values)
+
+
+def print_array(records: Iterable[Iterable[str]]) -> None:
+    """As `print_json_array`, of records that are JSON already and come in pieces."""
     write = sys.stdout.write
     separator = "["
-    for value in values:
-        write(f"{separator}\n{json.dumps(value, ensure_ascii=False, default=_encode)}")
+    for pieces in records:
+        write(separator + "\n")
+        sys.stdout.writelines(pieces)
         separator = ","
     write("[]\n" if separator == "[" else "\n]\n")
 

@@ -32,7 +32,7 @@ from .escapes import read_hex
 @dataset_argument()
 @click.argument("key")
 @click.argument("value", required=False)
-@click.option("--file", type=click.Path(), help="Store what this file holds.")
+@click.option("--file", type=click.Path(readable=False), help="Store what this file holds.")
 @hex_option
 def run(
     image: str, dataset: str, key: str, value: str | None, file: str | None, as_hex: bool

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import click
 
 import cowfs
+from cowfs import limits
 from cowfs.errors import UsageError
+from cowfs.kv import KV
 
 from .arguments import (
     dataset_argument,
@@ -21,8 +23,11 @@ from .arguments import (
 )
 from .command import command
 from .datasets import need_datasets, need_kv
-from .escapes import show_hex, show_text
-from .output import print_json_array
+from .escapes import show_hex, show_pieces, show_text
+from .output import print_array
+
+PIECE = limits.MIB
+"""Bytes of a value that are in memory at once: values may be larger than that."""
 
 
 @command(
@@ -62,19 +67,42 @@ def run(
         need_datasets(store, dataset)
         with store.at(dataset) as view:
             kv = need_kv(view, dataset)
-            if keys_only:
-                keys = kv.keys(first, last, prefix=beginning, reverse=reverse)
-                fields: Iterable[tuple[str, ...]] = ((show(key),) for key in keys)
+            found = islice(kv.lengths(first, last, prefix=beginning, reverse=reverse), limit)
+            records = (
+                (show(key), None if keys_only else _show_value(kv, key, length, as_hex))
+                for key, length in found
+            )
+            if as_json:
+                print_array(_json_pieces(key, value) for key, value in records)
             else:
-                items = kv.items(first, last, prefix=beginning, reverse=reverse)
-                fields = ((show(key), show(value)) for key, value in items)
-            print_items(islice(fields, limit), as_json)
+                for key, value in records:
+                    sys.stdout.write(key)
+                    if value is not None:
+                        sys.stdout.write("\t")
+                        sys.stdout.writelines(value)
+                    sys.stdout.write("\n")
 
 
-def print_items(fields: Iterable[tuple[str, ...]], as_json: bool) -> None:
-    if as_json:
-        names = ("key", "value")
-        records: Iterable[Any] = (dict(zip(names, texts, strict=False)) for texts in fields)
-        print_json_array(records)
-    else:
-        sys.stdout.writelines("\t".join(texts) + "\n" for texts in fields)
+def _show_value(kv: KV, key: bytes, length: int, as_hex: bool) -> Iterator[str]:
+    pieces = [kv[key]] if length <= PIECE else _read_pieces(kv, key)
+    return map(show_hex, pieces) if as_hex else show_pieces(pieces)
+
+
+def _read_pieces(kv: KV, key: bytes) -> Iterator[bytes]:
+    with kv.open(key) as source:
+        while piece := source.read(PIECE):
+            yield piece
+
+
+def _json_pieces(key: str, value: Iterator[str] | None) -> Iterator[str]:
+    yield f'{{"key": {_in_json(key)}'
+    if value is not None:
+        yield ', "value": "'
+        for piece in value:
+            yield _in_json(piece)[1:-1]
+        yield '"'
+    yield "}"
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -2,7 +2,8 @@
 
 Files that are there already are replaced, not written through, so that neither a hard link nor a
 symbolic link on the host leads the copy elsewhere; only the very target may be a link, or a
-device to write to. Directories get their mode and times once everything is in them.
+device to write to. The one file that is never replaced is the image itself. Directories get their
+mode and times once everything is in them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..blob import Blob
-from ..host import CHUNK, write_all
+from ..errors import UsageError
+from ..host import CHUNK, identity, naming, write_all
 from .inode import FLAG_SPARSE, SYMLINK, Inode
 from .nodes import Inodes
 
@@ -33,6 +35,7 @@ class Export:
         self._progress = progress
         self._links: dict[int, bytes] = {}
         self._is_root = os.geteuid() == 0
+        self._image = identity(nodes.io.device.name)
         self._done = 0
         self._total = 0
 
@@ -45,11 +48,14 @@ class Export:
         if inode.is_directory:
             self._walk(number, inode, target)
         elif inode.is_regular and os.path.exists(target):
+            self._spare_image(target, follow=True)
             fd = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             try:
-                self._content(fd, number, inode, seekable=stat.S_ISREG(os.fstat(fd).st_mode))
-                if stat.S_ISREG(os.fstat(fd).st_mode):
-                    self._finish(fd, number, inode)
+                regular = stat.S_ISREG(os.fstat(fd).st_mode)
+                with naming(target):
+                    self._content(fd, number, inode, seekable=regular)
+                    if regular:
+                        self._finish(fd, number, inode)
             finally:
                 os.close(fd)
         else:
@@ -81,28 +87,30 @@ class Export:
         if inode.nlink > 1:
             known = self._links.setdefault(number, path)
             if known is not path:
-                _replacing(path, lambda: os.link(known, path, follow_symlinks=False))
+                self._replacing(path, lambda: os.link(known, path, follow_symlinks=False))
                 if inode.is_regular:
                     self._report(inode.size)
                 return
         kind = inode.mode >> 12
         if inode.is_regular:
-            fd = _replacing(path, lambda: os.open(path, _CREATE, 0o600))
+            fd = self._replacing(path, lambda: os.open(path, _CREATE, 0o600))
             try:
-                self._content(fd, number, inode, seekable=True)
-                self._finish(fd, number, inode)
+                with naming(path):
+                    self._content(fd, number, inode, seekable=True)
+                    self._finish(fd, number, inode)
             finally:
                 os.close(fd)
             return
         if kind == SYMLINK:
             target = self._nodes.target(number)
-            _replacing(path, lambda: os.symlink(target, path))
+            self._replacing(path, lambda: os.symlink(target, path))
         elif stat.S_ISSOCK(inode.mode):
             _log.warning("%s: a socket, left out", os.fsdecode(path))
             return
         else:
             try:
-                _replacing(path, lambda: os.mknod(path, inode.mode & ~0o7777 | 0o600, inode.rdev))
+                mode = inode.mode & ~0o7777 | 0o600
+                self._replacing(path, lambda: os.mknod(path, mode, inode.rdev))
             except PermissionError:
                 if self._is_root or stat.S_ISFIFO(inode.mode):
                     raise
@@ -146,6 +154,24 @@ class Export:
             os.chmod(file, inode.mode & 0o7777)
         os.utime(file, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=follow)
 
+    def _replacing(self, path: bytes, make: Callable[[], _T]) -> _T:
+        """Make something at `path`; a file that is there goes."""
+        try:
+            return make()
+        except FileExistsError:
+            if os.path.isdir(path) and not os.path.islink(path):
+                raise IsADirectoryError(
+                    errno.EISDIR, os.strerror(errno.EISDIR), os.fsdecode(path)
+                ) from None
+            self._spare_image(path, follow=False)
+            os.unlink(path)
+            return make()
+
+    def _spare_image(self, path: bytes, *, follow: bool) -> None:
+        """Refuse to replace the image that is copied from."""
+        if self._image is not None and identity(path, follow=follow) == self._image:
+            raise UsageError(f"{os.fsdecode(path)}: is the image itself; copy to another place")
+
     def _report(self, length: int) -> None:
         if self._progress is not None:
             self._done += length
@@ -163,16 +189,3 @@ def measure(nodes: Inodes, number: int) -> int:
         elif inode.is_regular:
             total += inode.size
     return total
-
-
-def _replacing(path: bytes, make: Callable[[], _T]) -> _T:
-    """Make something at `path`; a file that is there goes."""
-    try:
-        return make()
-    except FileExistsError:
-        if os.path.isdir(path) and not os.path.islink(path):
-            raise IsADirectoryError(
-                errno.EISDIR, os.strerror(errno.EISDIR), os.fsdecode(path)
-            ) from None
-        os.unlink(path)
-        return make()

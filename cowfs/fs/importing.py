@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from ..blob import Blob, write_blob, write_value
-from ..host import ReadAhead
+from ..errors import Error, UsageError
+from ..host import ReadAhead, identity
 from ..limits import KIB
 from .bulk import Bulk, Directory, check_file_place
 from .inode import (
@@ -54,6 +55,7 @@ class Import:
         self._done = 0
         self._total = 0
         self._ahead = ReadAhead()
+        self._image = identity(nodes.io.device.name)
 
     def run(self, source: bytes, target: bytes, follow: bool) -> None:
         """Copy `source` on the host to the path `target`."""
@@ -64,6 +66,8 @@ class Import:
 
     def _run(self, source: bytes, target: bytes, follow: bool) -> None:
         info = os.stat(source, follow_symlinks=follow)
+        if (info.st_dev, info.st_ino) == self._image:
+            raise UsageError(f"{os.fsdecode(source)}: is the image itself, which changes meanwhile")
         is_directory = stat.S_ISDIR(info.st_mode)
         place = locate(self._nodes, target, follow=not stat.S_ISLNK(info.st_mode))
         if not is_directory:
@@ -92,6 +96,9 @@ class Import:
                 self._regular(fd, os.fsdecode(name), parent, place.name)
             else:
                 self._other(source, info, parent, place.name)
+        except OSError as error:
+            _complete_name(error, directory)
+            raise
         finally:
             os.close(fd)
         if place.number == NO_INODE:
@@ -141,6 +148,9 @@ class Import:
         fd = os.open(own, _READ, dir_fd=directory_fd)
         try:
             info = os.fstat(fd)
+            if (info.st_dev, info.st_ino) == self._image:
+                _log.warning("%s: the image itself, left out", own)
+                return
             links = info.st_nlink
             if links > 1:
                 known = self._links.get((info.st_dev, info.st_ino))
@@ -174,6 +184,10 @@ class Import:
                 tree.put(make_key(number, DATA), data)
                 self._report(len(data))
             bulk.put_name(number, parent, name)
+        except OSError as error:
+            if error.filename is None and not isinstance(error, Error):
+                error.filename = own  # of what the host refuses while the file is read
+            raise
         finally:
             os.close(fd)
 

@@ -27,6 +27,11 @@ def fact(cowfs: Cowfs, image: str, name: str) -> Any:
 # --- mkfs and info ------------------------------------------------------------------------------
 
 
+def test_a_label_cannot_write_to_the_terminal(cowfs: Cowfs, tmp_path: Path) -> None:
+    cowfs("mkfs", tmp_path / "a.cow", "--label", "a\n\x1b[31m")
+    assert r"label         a\x0a\x1b[31m" in cowfs("info", tmp_path / "a.cow").lines
+
+
 def test_mkfs_makes_what_it_is_asked_for(cowfs: Cowfs, tmp_path: Path) -> None:
     image = tmp_path / "a.cow"
     cowfs(

@@ -216,6 +216,46 @@ def test_several_sources_are_copied_all_or_not_at_all(
     assert cowfs("ls", f"{fs}:home").out == ""
 
 
+def test_an_image_is_neither_overwritten_nor_copied_into_itself(
+    cowfs: Cowfs, fs: str, tmp_path: Path
+) -> None:
+    image = Path(fs).name
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    (tmp_path / "d" / image).write_text("a file of the same name")
+    cowfs("create", fs, "disk", "--kind", "volume", "--size", "1M")
+    cowfs("cp", "-r", "d/.", f"{fs}:home")
+    for arguments in ([f"{fs}:home/{image}", "."], ["-r", f"{fs}:home/.", "."], [f"{fs}:disk", fs]):
+        assert "is the image itself" in cowfs.fails("cp", *arguments, code=2)
+    assert "is the image itself" in cowfs.fails("cp", fs, f"{fs}:home/copy", code=2)
+    cowfs("check", fs)
+    assert cowfs("ls", f"{fs}:home").lines == ["sub", image]
+    os.rename(fs, tmp_path / "d" / image)
+    inner = f"{tmp_path}/d/{image}"
+    result = cowfs.result("cp", "-r", "d", f"{inner}:home")
+    assert (result.code, result.err) == (0, f"cowfs: {image}: the image itself, left out\n")
+    assert cowfs("ls", f"{inner}:home/d").lines == ["sub"]
+
+
+def test_an_error_of_the_host_names_the_file(cowfs: Cowfs, fs: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("text")
+    cowfs("create", fs, "disk", "--kind", "volume", "--size", "1M")
+    cowfs("cp", "f", f"{fs}:home")
+    for source in (f"{fs}:home/f", f"{fs}:disk"):
+        assert cowfs.fails("cp", source, "/dev/full") == "/dev/full: No space left on device"
+
+
+def test_names_that_are_no_text_are_places_too(cowfs: Cowfs, fs: str, tmp_path: Path) -> None:
+    name = os.fsdecode(b"odd \xff")
+    (tmp_path / name).write_text("odd")
+    cowfs("cp", name, f"{fs}:home")
+    assert cowfs("cat", f"{fs}:home/{name}").out == "odd"
+    cowfs("mkdir", "-p", f"{fs}:home/{name}2/x")
+    cowfs("cp", f"{fs}:home/{name}", f"{fs}:home/{name}2/x")
+    cowfs("rm", f"{fs}:home/{name}")
+    assert cowfs("ls", f"{fs}:home").lines == [r"odd \xff2"]
+    assert "no dataset" in cowfs.fails("ls", f"{fs}:{name}")
+
+
 def test_what_a_pipe_brings_is_copied(cowfs: Cowfs, fs: str, start: Start) -> None:
     process = start("cp", "/dev/stdin", f"{fs}:home/f", stdin=subprocess.PIPE)
     assert process.communicate(b"from a pipe") == (b"", b"") and process.returncode == 0

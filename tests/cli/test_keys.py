@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pty
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import cowfs as library
+from cowfs.cli import run
+from cowfs.cli.escapes import show_text
+from cowfs.cli.scan import PIECE
+from cowfs.limits import WHOLE
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cowfs, Start
@@ -84,6 +91,30 @@ def test_scan_shows_ranges_in_order(cowfs: Cowfs, kv: str) -> None:
         {"key": "a"}
     ]
     cowfs.fails("scan", kv, "a", "--prefix", "a", "--from", "b", code=2)
+
+
+def test_scan_shows_values_piece_by_piece(cowfs: Cowfs, kv: str) -> None:
+    piece = PIECE
+    for odd in (b"\\x41", "ö✓😀".encode(), b"\xff\xc3", b'"\n'):
+        for before in range(len(odd) + 1):
+            value = b"v" * (piece - before) + odd + b"w" * (piece - len(odd)) + odd
+            cowfs("put", kv, "a", "k", input=value)
+            shown = show_text(value)
+            assert cowfs("scan", kv, "a").out == f"k\t{shown}\n"
+            assert json.loads(cowfs("scan", kv, "a", "--json").out) == [
+                {"key": "k", "value": shown}
+            ]
+    assert cowfs("scan", kv, "a", "--hex").out == f"6b\t{value.hex()}\n"
+    assert cowfs("get", kv, "a", "--hex", "6b").out == f"{value.hex()}\n"
+
+
+def test_values_too_large_for_memory_are_scanned(cowfs: Cowfs, kv: str) -> None:
+    with library.open(kv, "w") as store, store["a"].open(b"k", "wb") as target:
+        for _ in range(WHOLE // PIECE + 1):
+            target.write(bytes(PIECE))
+    with open(os.devnull, "w") as nowhere:
+        cowfs.monkeypatch.setattr(sys, "stdout", nowhere)
+        assert run(["scan", kv, "a", "--hex"]) == 0
 
 
 def test_a_missing_key_is_an_error_and_deletes_nothing(cowfs: Cowfs, kv: str) -> None:

@@ -70,6 +70,8 @@ def test_without_a_command_there_is_help_and_exit_code_2(cowfs: Cowfs) -> None:
         (["mkfs", "a", "--compression", "zip"], "'zip' is not one of 'lz4', 'none'"),
         (["create", "a", "b", "--kind", "table"], "'table' is not one of 'fs', 'kv', 'volume'"),
         (["scan", "a", "b", "--limit", "-1"], "is not in the range"),
+        (["dump", "a"], "Choose from: superblocks, log, tree, node (see 'cowfs dump --help')"),
+        (["mkfs", "a", "--size", "1M"], "an image with such blocks has 2M to 4E"),
         (["-v"], "missing command"),
     ],
 )

@@ -90,6 +90,24 @@ def test_closing_twice_does_nothing_and_reading_then_is_refused(tmp_path: Path) 
         device.read(0, 1)
 
 
+def test_no_thread_reads_a_file_that_is_being_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = FileDevice(str(tmp_path / "d"), writable=True, create=True)
+    close = os.close
+    said = []
+
+    def close_and_read(fd: int) -> None:
+        close(fd)
+        with pytest.raises(cowfs.ClosedError) as caught:
+            device.read(0, 1)
+        said.append(str(caught.value))
+
+    monkeypatch.setattr(os, "close", close_and_read)
+    device.close()
+    assert said == [f"{tmp_path}/d: the image is closed"]
+
+
 def test_a_symbolic_link_leads_to_the_image(tmp_path: Path) -> None:
     os.symlink(tmp_path / "real", tmp_path / "link")
     with cowfs.open(tmp_path / "link", "n") as store:

@@ -416,3 +416,10 @@ def test_what_the_host_refuses_is_named(live: FS, tmp_path: Path) -> None:
         live.copy_in(tmp_path / "d", "d")
     assert (caught.value.errno, caught.value.filename) == (errno.EACCES, str(tmp_path / "d/f"))
     assert live.listdir() == []
+
+
+def test_what_cannot_be_read_is_named(live: FS) -> None:
+    with pytest.raises(OSError, match="error") as caught:
+        live.copy_in("/proc/self/mem", "memory")  # nothing is at address 0
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, "/proc/self/mem")
+    assert live.listdir() == []

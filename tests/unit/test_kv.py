@@ -79,6 +79,16 @@ def test_ranges_are_half_open_and_go_both_ways(store: cowfs.Store, data: KV, how
         assert list(kv.keys(b"", b"")) == []
 
 
+def test_lengths_are_those_of_the_values(store: cowfs.Store) -> None:
+    map = store.create("lengths")
+    sizes = [0, 1, 100, 5000, 200_000]
+    with store.transaction() as tx:
+        for number, size in enumerate(sizes):
+            tx["lengths"][b"%d" % number] = bytes(size)
+        assert [length for _, length in tx["lengths"].lengths()] == sizes
+    assert list(map.lengths(b"1", b"4", reverse=True)) == [(b"3", 5000), (b"2", 100), (b"1", 1)]
+
+
 def test_prefixes_of_the_highest_bytes_end_at_the_end(store: cowfs.Store) -> None:
     kv = store.create("b")
     kv.update({b"\xff": b"1", b"\xff\xff": b"2", b"\xfe\xff": b"3", b"\xff\xff\x00": b"4"})

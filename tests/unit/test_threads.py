@@ -234,6 +234,15 @@ def test_closing_the_store_abandons_the_open_transaction(make_store: MakeStore) 
         assert_sound(store)
 
 
+def test_a_scrub_during_which_the_store_is_closed_reports_no_damage(
+    make_store: MakeStore,
+) -> None:
+    store = make_store(MemoryDevice())
+    store.create("a").update({b"%04d" % i: noise(100, i) for i in range(1000)})
+    with pytest.raises(cowfs.ClosedError):
+        store.scrub(progress=lambda done, total: store.close())
+
+
 def test_a_view_ends_when_it_is_closed(store: cowfs.Store) -> None:
     store.create("a")[b"k"] = b"1"
     with store.at("a") as view:

@@ -343,6 +343,9 @@ def test_what_no_volume_can_be_a_copy_of_is_refused(store: cowfs.Store, tmp_path
         volume.copy_in(tmp_path / "empty")
     with pytest.raises(cowfs.UsageError, match="from a file or a disk"):
         volume.copy_in("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(cowfs.UsageError, match="a file or a disk"):
+        volume.copy_in(tmp_path / "pipe")
     with pytest.raises(IsADirectoryError):
         volume.copy_in(tmp_path)
     with pytest.raises(FileNotFoundError):
