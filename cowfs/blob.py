@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 from . import limits
@@ -169,6 +169,10 @@ class Blob:
             raise UsageError(f"size {size}: a value has 0 to {limits.MAX_VALUE} bytes")
         if size == self.size:
             return
+        with self._io.space.removing() if size < self.size else nullcontext():
+            self._set_size(size)
+
+    def _set_size(self, size: int) -> None:
         if size <= self.record_size:
             self._put_small(self.pread(size, 0).ljust(size, b"\0"))
             return
@@ -185,6 +189,10 @@ class Blob:
         stop = min(offset + length, self.size)
         if offset < 0 or stop <= offset:
             return
+        with self._io.space.removing():
+            self._punch(offset, stop)
+
+    def _punch(self, offset: int, stop: int) -> None:
         if self._kind != TREE:
             self.pwrite(bytes(stop - offset), offset)
             return
@@ -454,14 +462,18 @@ def write_value(io: BlockIO, tree: Tree, key: bytes, value: bytes) -> None:
     """Put a value of any length; what was there is released."""
     if len(value) <= tree.inline_limit:
         tree.put(key, value)
-    elif len(value) <= io.record_size():
+    elif len(value) <= io.record_size(total=len(value)):
         tree.put(key, io.write_extents([value])[0], EXTENT)
     else:
         write_blob(io, tree, key, [value], len(value))
 
 
 def write_blob(
-    io: BlockIO, tree: Tree, key: bytes, chunks: Iterable[bytes | memoryview], expected: int = 0
+    io: BlockIO,
+    tree: Tree,
+    key: bytes,
+    chunks: Iterable[bytes | memoryview],
+    expected: int | None = None,
 ) -> int:
     """Put a value that comes in chunks, `expected` bytes of them if that is known; its size. What
     was there is released at the end.

@@ -250,13 +250,15 @@ class BlockIO:
             found.append(plain)
         return found
 
-    def record_size(self, wanted: int = limits.RECORD_SIZE, total: int = 0) -> int:
+    def record_size(self, wanted: int = limits.RECORD_SIZE, total: int | None = None) -> int:
         """Bytes of the records that a new large value, of `total` bytes if that is known, should
         have: as `wanted`, or less where free space is in pieces too small for that."""
         size = wanted
-        while size > self.block_size and not self.space.has_runs(
-            size // self.block_size, max(1, -(-total // size))
-        ):
+        while size > self.block_size:
+            blocks = size // self.block_size
+            runs = self.space.likely_runs(blocks) if total is None else max(1, -(-total // size))
+            if self.space.has_runs(blocks, runs):
+                break
             size //= 2
         return size
 

@@ -58,6 +58,13 @@ def _may_be_named(name: object) -> bool:
     return isinstance(name, str) and len(name) <= MAX_NAME and bool(DATASET_NAME.fullmatch(name))
 
 
+def is_snapshot_name(name: str) -> bool:
+    """Whether a name is one of a snapshot. UsageError where it is no string."""
+    if not isinstance(name, str):
+        raise UsageError(f"name {name!r}: a dataset is named by a string, a snapshot DATASET@NAME")
+    return "@" in name
+
+
 def split_snapshot(name: str) -> tuple[str, str]:
     """`dataset@snapshot` taken apart and checked."""
     if not isinstance(name, str) or name.count("@") != 1:
@@ -154,7 +161,7 @@ class Catalog:
 
     def resolve(self, name: str) -> Root:
         """A head or a snapshot by its full name. Raises NotFoundError."""
-        if isinstance(name, str) and "@" in name:
+        if is_snapshot_name(name):
             dataset, snapshot = split_snapshot(name)
             return self.snapshot(self.dataset(dataset), snapshot)
         return self.dataset(name)

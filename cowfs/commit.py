@@ -181,7 +181,7 @@ class Committer:
             and self._unstored_records < limits.UNSTORED_RECORDS
             and self._unstored_count + operations.count <= limits.UNSTORED_OPERATIONS
             and self._unstored_bytes + len(operations) <= limits.UNSTORED_BYTES
-            and len(operations) <= _OVERFLOW_EXTENTS * self.io.record_size()
+            and len(operations) <= _OVERFLOW_EXTENTS * self.io.record_size(total=1)
             and self.io.cache.dirty.bytes <= self.dirty_limit
             and self._can_be_stored()
         )
@@ -229,7 +229,7 @@ class Committer:
             or tx.large
             or len(ledger.counts) > _MANY_COUNTS
             or len(ledger.freed_bytes()) + _SEGMENT_BYTES * len(writer.segments)
-            > _OVERFLOW_EXTENTS * self.io.record_size(_OVERFLOW_EXTENT)
+            > _OVERFLOW_EXTENTS * self.io.record_size(_OVERFLOW_EXTENT, total=1)
         )
         if checkpoint:
             self.complete_checkpoint()  # the one before, should it still be under way
@@ -293,7 +293,9 @@ class Committer:
         pointers: list[bytes] = []
         at = 0
         while at < len(packed):
-            step = self.io.record_size(size)  # each takes a run, perhaps the last of its length
+            step = self.io.record_size(
+                size, total=1
+            )  # each takes a run, perhaps the last of its length
             pointers += self.io.write_extents([packed[at : at + step]])
             at += step
         return pointers

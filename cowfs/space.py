@@ -39,6 +39,7 @@ _SMALL_RUN = 64
 _LARGE_RUN = 256
 _SHORTEST_LOG_RUN = 16
 _GROW_STEP = 256
+_MANY_RUNS = 4096
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
@@ -139,6 +140,15 @@ class Space:
         self.freeing = 0
         self.refused = False
         self._longest = min(_LARGE_RUN, 2 * self._longest)
+
+    @contextlib.contextmanager
+    def removing(self) -> Iterator[None]:
+        """What is stored inside gives back more than it takes: it may use the reserve."""
+        before, self.purpose = self.purpose, DELETING
+        try:
+            yield
+        finally:
+            self.purpose = before
 
     # --- handing out ----------------------------------------------------------------------------
 
@@ -304,11 +314,12 @@ class Space:
 
     def has_runs(self, blocks: int, count: int = 1) -> bool:
         """Whether so many runs of `blocks` are to be had. Always true where the image grows."""
-        if not self.limit or self.limit - self.total >= blocks * count:
+        if not self.limit:
             return True
-        if count == 1:
+        found = (self.limit - self.total) // blocks
+        if found < count == 1:
             return bool(self.bitmap.search(self._near, blocks)[1])
-        at = found = 0
+        at = 0
         while found < count:
             at, length = self.bitmap.find(at, self.total, blocks)
             if length < blocks:
@@ -316,6 +327,11 @@ class Space:
             at += blocks
             found += 1
         return True
+
+    def likely_runs(self, blocks: int) -> int:
+        """How many runs of `blocks` a value of unknown size may come to need: what takes most of
+        the free space, but not so many that to count them takes long."""
+        return max(1, min(_MANY_RUNS, (self.free - self._floor) * 3 // 4 // blocks))
 
     def _grow(self, blocks: int, written: int, *, log: bool = False) -> tuple[int, int]:
         """A run of fresh blocks at the end; (0, 0) where the limit is reached.

@@ -21,6 +21,7 @@ from .catalog import (
     check_dataset_name,
     check_record_size,
     check_volume_size,
+    is_snapshot_name,
     split_snapshot,
 )
 from .errors import ClosedError, ExistsError, UsageError
@@ -84,7 +85,7 @@ class Transaction:
 
     def __getitem__(self, name: str) -> Any:
         """The dataset as this transaction sees and changes it. Raises NotFoundError."""
-        found = self._objects.get(name)
+        found = self._objects.get(name) if isinstance(name, str) else None
         if found is None or self._ended:
             root, tree = self._open_root(name)
             session = FixedSession(name, self.io, tree, readonly=False)
@@ -136,9 +137,11 @@ class Transaction:
         """Rename a dataset (its snapshots go with it), or a snapshot within its dataset."""
         self._check()
         self.ledger.grows = True
-        if "@" in old:
+        if is_snapshot_name(old):
             dataset, snapshot = split_snapshot(old)
-            new_dataset, new_snapshot = split_snapshot(new if "@" in new else f"{dataset}@{new}")
+            new_dataset, new_snapshot = split_snapshot(
+                new if is_snapshot_name(new) else f"{dataset}@{new}"
+            )
             if new_dataset != dataset:
                 raise UsageError(f"{old} cannot move to another dataset; clone it instead")
             found = self.catalog.snapshot(self.catalog.dataset(dataset), snapshot)
@@ -160,8 +163,9 @@ class Transaction:
             root = self.catalog.dataset(dataset)
             if self.catalog.has_snapshot(root, snapshot):
                 raise ExistsError(f"{dataset}@{snapshot}: this snapshot exists already")
-        if len(set(parts)) != len(parts):
-            raise UsageError("a snapshot is named twice")
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"{name}: this snapshot is named twice")
         self.ledger.grows = True
         for dataset, snapshot in parts:
             root = self._stored_root(dataset)
@@ -199,7 +203,7 @@ class Transaction:
         dataset, name = split_snapshot(snapshot)
         target = self.catalog.snapshot(self.catalog.dataset(dataset), name)
         if keep is not None:
-            self.snapshot(keep if "@" in keep else f"{dataset}@{keep}")
+            self.snapshot(keep if is_snapshot_name(keep) else f"{dataset}@{keep}")
         head = self._stored_root(dataset)
         if target.ref is not None:
             self.ledger.share(int.from_bytes(target.ref[:8], "little"))
@@ -216,7 +220,7 @@ class Transaction:
     def destroy(self, name: str, *, recursive: bool = False) -> None:
         """Destroy a snapshot, or a dataset (with its snapshots, if `recursive`)."""
         self._check()
-        if "@" in name:
+        if is_snapshot_name(name):
             root = self.catalog.resolve(name)
             self.catalog.remove_snapshot(root)
             doomed = [root]
@@ -358,7 +362,7 @@ class Transaction:
 
     def _stored_root(self, name: str) -> Root:
         """A head or snapshot, with everything that this transaction changed in it stored."""
-        if "@" in name:
+        if is_snapshot_name(name):
             return self.catalog.resolve(name)
         root, tree = self._open_root(name)
         self.prepare_space()

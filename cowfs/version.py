@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ._tree import Tree
-from .catalog import Catalog, Root
+from .catalog import Catalog, Root, is_snapshot_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class Version:
 
     def dataset(self, name: str) -> Root:
         """The head of a dataset. Raises NotFoundError."""
-        root = self.roots.get(name)
+        root = self.roots.get(name) if isinstance(name, str) else None
         if root is None:
             root = self.roots[name] = Catalog(self.catalog.fork()).dataset(name)
         return root
 
     def resolve(self, name: str) -> Root:
         """A head or a snapshot by its full name. Raises NotFoundError."""
-        if isinstance(name, str) and "@" not in name:
+        if not is_snapshot_name(name):
             return self.dataset(name)
         return Catalog(self.catalog.fork()).resolve(name)
 

@@ -490,6 +490,9 @@ class FS:
         raw = encode(path)
         if times is not None and ns is not None:
             raise UsageError("utime takes times or ns, not both")
+        for pair in (times, ns):
+            if pair is not None and len(pair) != 2:
+                raise UsageError(f"{pair!r}: utime takes a time of access and one of change")
         if ns is None:
             now = time.time_ns()
             ns = (now, now) if times is None else _nanoseconds(times)

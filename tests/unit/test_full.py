@@ -334,3 +334,38 @@ def test_overwriting_leaves_room_for_deleting(make_store: MakeStore) -> None:
     for key in keys:
         del store["a"][key]
     assert_sound(store)
+
+
+def test_a_part_of_a_volume_can_be_discarded_on_a_full_image(make_store: MakeStore) -> None:
+    store = make_store(size=2 * SMALL, compression="none")
+    volume = store.create("v", kind="volume", size=SMALL)
+    volume.pwrite(noise(1 << 20), 0)
+    store.create("a")
+    fill(store, "a", 100_000, batch=10)
+    fill(store, "a", 3000, first=1000)
+    volume.discard(100_000, 500_000)
+    fill(store, "a", 3000, first=5000)
+    volume.resize(700_001)
+    expected = noise(1 << 20)[:100_000] + bytes(500_000) + noise(1 << 20)[600_000:700_001]
+    assert volume.pread(1 << 20, 0) == expected
+    assert_sound(store)
+
+
+def test_a_large_file_fits_where_free_space_is_in_pieces(make_store: MakeStore) -> None:
+    """Its records are as small as it takes, although runs for larger ones are there at first."""
+    chance = random.Random(5)
+    store = make_store(size=32 << 20, compression="none")
+    store.create("a")
+    keys = [b"%08d" % i for i in range(16_000)]
+    with store.transaction() as tx:
+        tx["a"].load_sorted((key, chance.randbytes(1000)) for key in keys)
+    for _ in range(60):
+        with store.transaction() as tx:
+            for key in chance.sample(keys, len(keys) // 50):
+                tx["a"][key] = chance.randbytes(1000)
+    files = store.create("f", kind="fs")
+    space = store.space()
+    data = chance.randbytes((space.free - space.reserve) // 2)
+    files.write_bytes("x", data)
+    assert files.read_bytes("x") == data
+    assert_sound(store)

@@ -94,9 +94,30 @@ def test_snapshot_names_have_no_slash(store: cowfs.Store, name: str) -> None:
 
 @pytest.mark.parametrize("name", [None, 1, b"a", ["a"]])
 def test_names_are_text(store: cowfs.Store, name: Any) -> None:
-    for use in (store.create, store.destroy, store.snapshot, store.at, store.__getitem__):
-        with pytest.raises((cowfs.UsageError, TypeError)):
+    store.create("kv")
+    store.snapshot("kv@s")
+    uses: list[Callable[[Any], Any]] = [
+        store.create,
+        store.destroy,
+        store.snapshot,
+        store.rollback,
+        store.at,
+        store.__getitem__,
+        lambda name: store.rename(name, "b"),
+        lambda name: store.rename("kv", name),
+        lambda name: store.clone(name, "b"),
+        lambda name: store.clone("kv", name),
+    ]
+    for use in uses:
+        with pytest.raises(cowfs.UsageError):
             use(name)
+    with store.transaction() as tx, pytest.raises(cowfs.UsageError):
+        tx[name]
+    if name is not None:
+        with pytest.raises(cowfs.UsageError):
+            store.rollback("kv@s", keep=name)
+    assert list(store) == ["kv"]
+    assert_sound(store)
     assert name not in store
 
 
