@@ -9,7 +9,7 @@ BUILT := $(VENV)/.built
 COMPILED := $(wildcard cowfs/*.pyx cowfs/*.pxd)
 # Scripts in tools/ have no suffix; linters find them by their first line.
 SCRIPTS := $(shell grep -lsE '^\#!.*python' tools/*)
-CHECKED := cowfs tests tools $(SCRIPTS)
+CHECKED := _cowfs_program.py cowfs tests tools $(SCRIPTS)
 
 .PHONY: help venv demo test crashfuzz faultfuzz model flip forge fuzz sanitize bench bench-guard fixtures lint format clean
 

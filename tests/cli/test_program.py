@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -238,6 +239,20 @@ def test_ctrl_c_ends_a_command_that_waits_for_input(cowfs: Cowfs, image: str, st
     assert process.stderr and process.stderr.read() == b"cowfs: interrupted\n"
     assert cowfs("scan", image, "a").out == ""
     assert cowfs("check", image).out == ""
+
+
+def test_ctrl_c_ends_a_command_that_is_still_being_imported() -> None:
+    program = """
+import os, signal, sys
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "cowfs.engine":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(interrupt)
+from _cowfs_program import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"cowfs: interrupted\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

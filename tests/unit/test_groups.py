@@ -66,7 +66,7 @@ def test_groups_with_many_counts_are_replaced_where_free_space_is_in_pieces(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their items are trees of records then, and each checkpoint gives back those before."""
-    monkeypatch.setattr(BlockIO, "record_size", lambda self, wanted=0: self.block_size)
+    monkeypatch.setattr(BlockIO, "record_size", lambda self, wanted=0, total=None: self.block_size)
     store = make_store(node_size=4096, compression="none")
     store.create("a").load_sorted((b"%05d" % n, noise(1000, n)) for n in range(3000))
     store.snapshot("a@x")
