@@ -312,7 +312,9 @@ def test_an_interrupt_at_any_line_keeps_nobody_waiting_and_takes_nothing_from_ot
             with suppress(KeyboardInterrupt, cowfs.FailedError), tracer.watching():
                 scene.data[b"interrupted"] = b"value"
 
-        changes = [partial(scene.data.__setitem__, key, b"value") for key in sorted(others)]
+        changes: list[Callable[[], None]] = [
+            partial(scene.data.__setitem__, key, b"value") for key in sorted(others)
+        ]
         changes.insert(0 if place == "leader" else 1, interrupted)
         puts = [scene.hand_over(change) for change in changes]
         scene.go_on()
