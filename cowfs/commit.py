@@ -362,6 +362,7 @@ class Committer:
         block = self.io.writer.record_block
         self.check_sound()
         try:
+            tx.committed = tx.txid
             self.io.writer.write_record(data)
             self._publish(tx, record, heads, space_tree, data[-CHECKSUM_SIZE:])
             if record.flags & FLAG_CHECKPOINT:
@@ -520,7 +521,6 @@ class Committer:
         with self._flushing:
             if self.durable_txid >= txid:
                 return
-            self.check_sound()
             newest = self.versions.newest
             self._flush("whether this transaction was kept will be seen then")
             self.durable_txid = newest.txid
@@ -532,7 +532,11 @@ class Committer:
                 self._write_superblock(checkpoint)
 
     def _flush(self, consequence: str) -> None:
-        self.check_sound()  # what an earlier flush lost, this one would not bring back
+        if self.failure is not None:  # what was lost then, this one would not bring back
+            raise FailedError(
+                f"{self._failed_earlier()}; the store takes no more writes: "
+                f"open it anew; {consequence}"
+            )
         try:
             self.io.device.flush()
         except OSError as error:
@@ -545,11 +549,14 @@ class Committer:
     def check_sound(self) -> None:
         """FailedError where an earlier write or flush failed."""
         if self.failure is not None:
-            reason = str(self.failure) or type(self.failure).__name__
             raise FailedError(
-                f"{self.io.device.name}: an earlier write or flush failed ({reason}); what was "
+                f"{self._failed_earlier()}; what was "
                 "committed before is safe, but the store takes no more writes: open it anew"
             )
+
+    def _failed_earlier(self) -> str:
+        reason = str(self.failure) or type(self.failure).__name__
+        return f"{self.io.device.name}: an earlier write or flush failed ({reason})"
 
     def release_freed(self) -> None:
         """Let go of what nobody can need any more: no reader, and no opening after a crash."""

@@ -13,7 +13,7 @@ import time
 import uuid
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from inspect import GEN_CLOSED, getgeneratorstate
@@ -31,6 +31,7 @@ from .commit import Committer
 from .device import Device
 from .errors import BusyError, ClosedError, OutOfSpaceError, ReadOnlyError
 from .format import CHECKSUM_SIZE, KNOWN_READ_ONLY, TWO_COPIES, Superblock
+from .group import Group
 from .log import Log, beyond_all, follow, lead_back, read_superblocks, settle
 from .parameters import Parameters
 from .recovery import Recovery, replay
@@ -72,6 +73,7 @@ class Engine(ABC):
         self.committer = Committer(
             self.io, log, self.versions, space_tree, dirty_limit, mending=not readonly
         )
+        self._group = Group(self)
         self._writer = threading.Lock()
         self._writing_ref: weakref.ref[Transaction] | None = None
         """Weak: a transaction that an interrupt kept from its `with` block is given up with it."""
@@ -234,6 +236,11 @@ class Engine(ABC):
         with self.transaction() as tx:
             yield tx.tree(name)
 
+    def change(self, name: str, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Have `act` change the tree of a dataset, durably, perhaps in one transaction with what
+        other threads change; its result."""
+        return self._group.make(name, act, arguments)
+
     def reclaim(self) -> None:
         """Finish destroying what was destroyed in part, in short steps; between two of them a
         writer that waits for its turn has it."""
@@ -261,10 +268,7 @@ class Engine(ABC):
         self._check_open()
         if self.readonly:
             raise ReadOnlyError(f"{self.path} is open for reading only; open it with 'w'")
-        if self._writes_here():
-            raise BusyError(
-                "this thread has a transaction open already; end it first, or use it instead"
-            )
+        self.check_idle()
         turn = self._turn(weakref.ref(tx))
         next(turn)
         tx.turn = turn
@@ -292,6 +296,13 @@ class Engine(ABC):
     def _writes_here(self) -> bool:
         """Whether this thread has a transaction open."""
         return self._writing is not None and self._writing_thread == threading.get_ident()
+
+    def check_idle(self) -> None:
+        """BusyError where this thread has a transaction open: it would wait for itself."""
+        if self._writes_here():
+            raise BusyError(
+                "this thread has a transaction open already; end it first, or use it instead"
+            )
 
     def _writes_elsewhere(self) -> bool:
         """Whether another thread, which is alive, has a transaction open."""

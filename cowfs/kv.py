@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, overload
 
 from . import limits
+from ._tree import Tree
 from .blob import Blob, cell_size, write_blob, write_value
+from .blockio import BlockIO
 from .errors import KeyTypeError, NotFoundError, UsageError
 from .session import FixedSession, Session
 
@@ -158,22 +160,19 @@ class KV(MutableMapping[bytes, bytes]):
     # --- changing -------------------------------------------------------------------------------
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
-        with self._session.writing() as tree:
-            if type(value) is bytes and len(value) <= tree.inline_limit:
-                tree.put(key, value)
-            else:
-                _check_pair(key, value)
-                write_value(self._session.io, tree, key, value)
+        session = self._session
+        if isinstance(session, FixedSession):  # the same without the calls, as loads are many puts
+            _put(session.writing().tree, session.io, key, value)
+        else:
+            session.change(_put, session.io, key, value)
 
     def __delitem__(self, key: bytes) -> None:
-        with self._session.writing() as tree:
-            if not tree.delete(key):
-                raise NotFoundError(f"no key {key!r} in {self.name}")
+        if not self.discard(key):
+            raise NotFoundError(f"no key {key!r} in {self.name}")
 
     def discard(self, key: bytes) -> bool:
         """Remove a key if it is there; whether it was."""
-        with self._session.writing() as tree:
-            found: bool = tree.delete(key)
+        found: bool = self._session.change(Tree.delete, key)
         return found
 
     # What the mapping methods do in several steps is one transaction here.
@@ -247,6 +246,14 @@ def _live_range(
     """A range of the version that is the newest when the first item is asked for."""
     with contextlib.closing(session.view()) as view:
         yield from view.tree.items_between(start, stop, reverse, what)
+
+
+def _put(tree: Tree, io: BlockIO, key: bytes, value: bytes) -> None:
+    if type(value) is bytes and len(value) <= tree.inline_limit:
+        tree.put(key, value)
+    else:
+        _check_pair(key, value)
+        write_value(io, tree, key, value)
 
 
 def _check_pair(key: object, value: object) -> None:

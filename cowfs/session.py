@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._tree import Tree
 from .blockio import BlockIO
@@ -29,6 +29,10 @@ class Session(Protocol):
 
     def writing(self) -> AbstractContextManager[Tree]:
         """A tree that may be changed; ReadOnlyError where there is none."""
+
+    def change(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Call `act` with the tree, which it changes, and the arguments; its result. It may be
+        called twice, in any thread, so it should change nothing else."""
 
     def view(self) -> FixedSession:
         """The version of now, for what reads on between calls; to be closed."""
@@ -85,6 +89,12 @@ class FixedSession:
             raise ReadOnlyError(f"{self.name} is open for reading only")
         return self
 
+    def change(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Have `act` change the tree; its result."""
+        if self.readonly:
+            raise ReadOnlyError(f"{self.name} is open for reading only")
+        return act(self.tree, *arguments)
+
     def view(self) -> FixedSession:
         """Another session on the same tree, which closing does not end."""
         return FixedSession(self.name, self.io, self.tree, readonly=self.readonly)
@@ -118,6 +128,9 @@ class Opener(Protocol):
 
     def open_change(self, name: str) -> AbstractContextManager[Tree]:
         """The dataset's tree within a durable transaction of its own."""
+
+    def change(self, name: str, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Have `act` change the dataset's tree, durably; its result."""
 
 
 class LiveSession:
@@ -158,6 +171,13 @@ class LiveSession:
                 yield tree
             finally:
                 self._open.tree = outer
+
+    def change(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Have `act` change the tree, durably, or in the `with` around this; its result."""
+        outer: Tree | None = getattr(self._open, "tree", None)
+        if outer is not None and outer.writable:
+            return act(outer, *arguments)
+        return self._store.change(self.name, act, *arguments)
 
     def view(self) -> FixedSession:
         """The newest version, pinned until it is closed: for what lasts longer than one call."""

@@ -42,6 +42,9 @@ class Transaction:
 
     turn: Generator[None, None, None] | None = None
     """The right to write, from `Engine.begin` to `Engine.end`."""
+    committed: int | None = None
+    """Number of the version that it became, or of the one before, where it changed nothing. None as
+    long as nothing of its record can be on the device."""
     _ended = True
 
     def __init__(self, store: Engine, durable: bool) -> None:
@@ -255,13 +258,13 @@ class Transaction:
                 raise ClosedError(
                     f"an earlier error broke this transaction ({self.io.broken}); begin another"
                 )
-            txid = self.store.committer.commit(self)
+            self.committed = self.store.committer.commit(self)
         except BaseException:
             self.abort()
             raise
         self._finish()
         if self.durable:
-            self.store.committer.make_durable(txid)
+            self.store.committer.make_durable(self.committed)
 
     def abort(self) -> None:
         """Forget everything. The transaction is over."""

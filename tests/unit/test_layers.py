@@ -22,7 +22,7 @@ LAYERS = [
     "space counts _bitmap _ledger",
     "_node _writer _tree",
     "blockio blob treediff",
-    "log reaper catalog session parameters recovery version transaction commit engine",
+    "log reaper catalog session parameters recovery version transaction commit group engine",
     "kv fs volume diff stream check usage",
     "writeback",
     "store",

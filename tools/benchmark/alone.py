@@ -19,6 +19,7 @@ import cowfs
 from benchmark.engines.base import Pair
 from benchmark.engines.cowfs import DATASET, IMAGE, CowfsEngine
 from benchmark.engines.lmdb import LmdbEngine
+from benchmark.handover import Handover
 from benchmark.kv import THREADS, VALUE_BYTES, Data, allocated, chunks
 from benchmark.measure import Sample, best_command_seconds, elapsed
 from benchmark.report import Figure
@@ -243,7 +244,7 @@ def json_size(images: Images) -> dict[str, float]:
 
 
 def group_commit(images: Images) -> dict[str, float]:
-    """Single durable puts, by one thread and by several."""
+    """Single durable puts, by one thread and by several; and the limit, without a store."""
     engine = CowfsEngine(images.full())
     pairs = images.data.new_pairs(THREADS * REPEATS)
 
@@ -255,10 +256,16 @@ def group_commit(images: Images) -> dict[str, float]:
     with ThreadPoolExecutor(THREADS) as pool:
         together = elapsed(lambda: list(pool.map(put_share, chunks(pairs, REPEATS))))
     engine.close()
+    limit = Handover(images.empty())
+    limit_alone, limit_together = limit.seconds([pairs]), limit.seconds(chunks(pairs, REPEATS))
+    limit.close()
     return {
         "one": alone / len(pairs) * MICRO,
         "together": together / len(pairs) * MICRO,
         "one : together": alone / together,
+        "limit-one": limit_alone / len(pairs) * MICRO,
+        "limit-together": limit_together / len(pairs) * MICRO,
+        "limit-one : limit-together": limit_alone / limit_together,
     }
 
 
@@ -347,6 +354,9 @@ MEASUREMENTS = (
             Promise("one", "durable put, one thread", "µs"),
             Promise("together", f"durable put, {THREADS} threads", "µs"),
             Promise("one : together", f"{THREADS} threads : one", "×", at_least=4),
+            Promise("limit-one", "a flush and no store, one thread", "µs"),
+            Promise("limit-together", f"a flush and no store, {THREADS} threads", "µs"),
+            Promise("limit-one : limit-together", f"no store, {THREADS} threads : one", "×"),
         ),
     ),
     Measurement(
