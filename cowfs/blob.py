@@ -86,10 +86,11 @@ class Blob:
         size = self.record_size
         number, skip = divmod(offset, size)
         if skip + length <= size:
-            data = self._record(self._records(), number)
-            part = data[skip : skip + length] if skip or length < len(data) else data
-            return part if len(part) == length else part.ljust(length, b"\0")
-        parts = []
+            whole = not skip and (length == size or offset + length == self.size)
+            found = self._record(self._records(), number, whole=whole)
+            found = found[skip : skip + length]
+            return found if len(found) == length else found.ljust(length, b"\0")
+        parts: list[bytes | memoryview] = []
         at, stop = offset, offset + length
         for record, data in self._records_between(number, -(-stop // size)):
             begin = record * size
@@ -260,12 +261,15 @@ class Blob:
             self._reader = _record_tree(self._io, self._tree, ref, writable=False)
         return self._reader
 
-    def _record(self, records: Tree, number: int) -> bytes:
+    def _record(self, records: Tree, number: int, *, whole: bool = False) -> bytes:
         cell = records.cell(_NUMBER.pack(number))
         if cell is None:
             return b""
         self._check_record(cell, number)
-        return cell[1] if cell[0] == INLINE else self._io.read_extent(cell[1], self._tree.label)
+        kind, raw = cell
+        if kind == INLINE:
+            return raw
+        return self._io.read_extent(raw, self._tree.label, whole=whole)
 
     def _check_record(self, cell: Cell, number: int) -> None:
         """Refuse a record that does not lie within the value."""
@@ -274,7 +278,7 @@ class Blob:
         if cell_size(cell) > min(self.record_size, self.size - number * self.record_size):
             raise CorruptionError(self._tree.label, None, "records that do not fit their value")
 
-    def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes | memoryview]]:
         """(number, bytes) of each record that there is, neighbours on the device read together."""
         cells = self._records().items_between(_NUMBER.pack(first), _NUMBER.pack(last), False, 3)
         together = max(1, _BATCH // self.record_size)
@@ -407,8 +411,10 @@ def cell_size(cell: Cell) -> int:
 def check_whole(io: BlockIO, label: str, raw: bytes, length: int) -> None:
     """Raise TooLargeError where `length` bytes of a value are to be had in one piece, and it is not
     as many as what is stored could give: the rest of them are holes."""
+    if length <= limits.WHOLE:
+        return
     stored = min(unpack_summary(raw).stored, io.total_blocks * io.block_size)
-    if length > limits.WHOLE and length > stored // io.block_size * limits.MAX_RECORD:
+    if length > stored // io.block_size * limits.MAX_RECORD:
         raise TooLargeError(
             f"{label}: {length:,} bytes in one piece, nearly all of them holes; holes make at most "
             f"{limits.WHOLE:,}: open it as a file, and read it piece by piece"

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from typing import TypeVar
 
 import lz4.block
 import xxhash
@@ -37,8 +38,14 @@ def compress_lz4(data: bytes | memoryview) -> bytes:
     return packed
 
 
-def decompress(kind: int, data: bytes, length: int) -> bytes:
-    """The `length` original bytes; ValueError where `data` does not hold exactly those."""
+Stored = TypeVar("Stored", bytes, memoryview)
+
+
+def decompress(kind: int, data: Stored, length: int) -> Stored | bytes:
+    """The `length` original bytes; ValueError where `data` does not hold exactly those.
+
+    What is stored raw is returned itself.
+    """
     if kind == RAW:
         if len(data) != length:
             raise ValueError(f"{len(data)} bytes stored raw, {length} expected")
