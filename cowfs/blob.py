@@ -52,10 +52,19 @@ class Blob:
 
     Offsets, lengths and `size` are in bytes. Writing needs a tree that belongs to a transaction.
     Raises CorruptionError where the image is damaged, OutOfSpaceError where it is full.
+
+    Who writes again and again has it `deferred`: the tree of records is then stored by `store`, and
+    until that nothing else may be done with the blob or the cell.
     """
 
     def __init__(
-        self, io: BlockIO, tree: Tree, key: bytes, *, record_size: int = limits.RECORD_SIZE
+        self,
+        io: BlockIO,
+        tree: Tree,
+        key: bytes,
+        *,
+        record_size: int = limits.RECORD_SIZE,
+        deferred: bool = False,
     ) -> None:
         self._io = io
         self._tree = tree
@@ -63,6 +72,9 @@ class Blob:
         self._kind = INLINE
         self._raw = b""
         self._reader: Tree | None = None
+        self._written: Tree | None = None
+        """The tree of records, while the cell does not lead to it yet."""
+        self._deferred = deferred
         self.record_size = record_size
         cell = tree.cell(key)
         if cell is not None:
@@ -100,8 +112,9 @@ class Blob:
             part = data[at - begin : stop - begin]
             parts.append(part)
             at += len(part)
-        parts.append(bytes(stop - at))
-        return b"".join(parts)
+        if at < stop:
+            parts.append(bytes(stop - at))
+        return _joined(parts)
 
     def data_ranges(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """(start, stop) of each stretch that holds data, from `start` on; holes lie between."""
@@ -163,6 +176,19 @@ class Blob:
             raise UsageError(f"offset {offset}: a value has at most {limits.MAX_VALUE} bytes")
         with self._changed_records(size) as records:
             self._write_records(records, pieces, _SCATTERED)
+
+    def store(self) -> None:
+        """Have the cell lead to what was written."""
+        if self._written is None:
+            return
+        try:
+            ref = self._written.flush(self._io.writer) or NO_REF
+            self._kind, self._raw = TREE, pack_blob(ref, self.size, self.record_size)
+            self._tree.swap(self._key, TREE, self._raw)
+        except BaseException as error:
+            self._io.broken = error
+            raise
+        self._reader = self._written = None
 
     def truncate(self, size: int) -> None:
         """Cut to `size` bytes, or grow with a hole."""
@@ -307,12 +333,15 @@ class Blob:
         An error in between breaks the transaction: the ledger knows of what the cell does not.
         """
         try:
-            records = self._open_records()
-            yield records
-            self._store_records(records, size)
+            if self._written is None:
+                self._written = self._open_records()
+            yield self._written
+            self.size = size
         except BaseException as error:
             self._io.broken = error
             raise
+        if not self._deferred:
+            self.store()
 
     def _open_records(self) -> Tree:
         """The tree of records; made from what is there where it is none yet."""
@@ -327,13 +356,6 @@ class Blob:
             # Free space is in shorter runs than when the extent was written.
             self._write_records(records, [(0, self._whole())])
         return records
-
-    def _store_records(self, records: Tree, size: int) -> None:
-        ref = records.flush(self._io.writer) or NO_REF
-        self._kind, self._raw = TREE, pack_blob(ref, size, self.record_size)
-        self._reader = None
-        self._tree.swap(self._key, TREE, self._raw)
-        self.size = size
 
     def _write_records(
         self,
@@ -379,6 +401,22 @@ class Blob:
         pointers = self._io.write_extents([data for _, data in kept])
         for (key, _), pointer in zip(kept, pointers, strict=True):
             records.put(key, pointer, EXTENT)
+
+
+def _joined(parts: list[bytes | memoryview]) -> bytes:
+    """Parts that follow each other as one.
+
+    Where they are all that was read in one go (`BlockIO.read_extents`), that is what is returned: a
+    copy is as large as what was read, and fresh memory costs more than reading did.
+    """
+    first = parts[0]
+    if isinstance(first, memoryview) and isinstance(first.obj, bytes):
+        stretch = first.obj
+        if all(isinstance(part, memoryview) and part.obj is stretch for part in parts) and (
+            sum(map(len, parts)) == len(stretch)
+        ):
+            return stretch
+    return b"".join(parts)
 
 
 def _batch(record_size: int) -> int:
