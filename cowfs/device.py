@@ -32,9 +32,9 @@ from .limits import MIB
 _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
 _SYNC_FILE_RANGE_WRITE = 2
-_MUCH = 4 * MIB
+_MUCH = MIB
 """Bytes after which the host is told to write what it was given, so that it does so while more is
-packed, and a flush has less to wait for. A disk takes less at a time more slowly."""
+packed, and a flush has less to wait for."""
 _STEP = 32 * MIB
 """Most bytes by which a growing image grows at once, to fill them next; more is room for later."""
 
@@ -197,8 +197,9 @@ class FileDevice:
     def resize(self, size: int) -> None:
         old = self.size()
         self._arrive(size, max(old - size, 0))
-        if old < size <= old + _STEP and _fallocate(self._fd, 0, old, size - old):
-            return  # allocated in one go, which the host else does block by block
+        if old < size <= old + _STEP:
+            # In one go; what is not allocated when it is written takes the host longer.
+            _fallocate(self._fd, _FALLOC_KEEP_SIZE, old, size - old)
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
