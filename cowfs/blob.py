@@ -52,10 +52,19 @@ class Blob:
 
     Offsets, lengths and `size` are in bytes. Writing needs a tree that belongs to a transaction.
     Raises CorruptionError where the image is damaged, OutOfSpaceError where it is full.
+
+    Who writes again and again has it `deferred`: the tree of records is then stored by `store`, and
+    until that nothing else may be done with the blob or the cell.
     """
 
     def __init__(
-        self, io: BlockIO, tree: Tree, key: bytes, *, record_size: int = limits.RECORD_SIZE
+        self,
+        io: BlockIO,
+        tree: Tree,
+        key: bytes,
+        *,
+        record_size: int = limits.RECORD_SIZE,
+        deferred: bool = False,
     ) -> None:
         self._io = io
         self._tree = tree
@@ -63,6 +72,9 @@ class Blob:
         self._kind = INLINE
         self._raw = b""
         self._reader: Tree | None = None
+        self._written: Tree | None = None
+        """The tree of records, while the cell does not lead to it yet."""
+        self._deferred = deferred
         self.record_size = record_size
         cell = tree.cell(key)
         if cell is not None:
@@ -86,10 +98,11 @@ class Blob:
         size = self.record_size
         number, skip = divmod(offset, size)
         if skip + length <= size:
-            data = self._record(self._records(), number)
-            part = data[skip : skip + length] if skip or length < len(data) else data
-            return part if len(part) == length else part.ljust(length, b"\0")
-        parts = []
+            whole = not skip and (length == size or offset + length == self.size)
+            found = self._record(self._records(), number, whole=whole)
+            found = found[skip : skip + length]
+            return found if len(found) == length else found.ljust(length, b"\0")
+        parts: list[bytes | memoryview] = []
         at, stop = offset, offset + length
         for record, data in self._records_between(number, -(-stop // size)):
             begin = record * size
@@ -99,8 +112,9 @@ class Blob:
             part = data[at - begin : stop - begin]
             parts.append(part)
             at += len(part)
-        parts.append(bytes(stop - at))
-        return b"".join(parts)
+        if at < stop:
+            parts.append(bytes(stop - at))
+        return _joined(parts)
 
     def data_ranges(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """(start, stop) of each stretch that holds data, from `start` on; holes lie between."""
@@ -162,6 +176,19 @@ class Blob:
             raise UsageError(f"offset {offset}: a value has at most {limits.MAX_VALUE} bytes")
         with self._changed_records(size) as records:
             self._write_records(records, pieces, _SCATTERED)
+
+    def store(self) -> None:
+        """Have the cell lead to what was written."""
+        if self._written is None:
+            return
+        try:
+            ref = self._written.flush(self._io.writer) or NO_REF
+            self._kind, self._raw = TREE, pack_blob(ref, self.size, self.record_size)
+            self._tree.swap(self._key, TREE, self._raw)
+        except BaseException as error:
+            self._io.broken = error
+            raise
+        self._reader = self._written = None
 
     def truncate(self, size: int) -> None:
         """Cut to `size` bytes, or grow with a hole."""
@@ -260,12 +287,15 @@ class Blob:
             self._reader = _record_tree(self._io, self._tree, ref, writable=False)
         return self._reader
 
-    def _record(self, records: Tree, number: int) -> bytes:
+    def _record(self, records: Tree, number: int, *, whole: bool = False) -> bytes:
         cell = records.cell(_NUMBER.pack(number))
         if cell is None:
             return b""
         self._check_record(cell, number)
-        return cell[1] if cell[0] == INLINE else self._io.read_extent(cell[1], self._tree.label)
+        kind, raw = cell
+        if kind == INLINE:
+            return raw
+        return self._io.read_extent(raw, self._tree.label, whole=whole)
 
     def _check_record(self, cell: Cell, number: int) -> None:
         """Refuse a record that does not lie within the value."""
@@ -274,7 +304,7 @@ class Blob:
         if cell_size(cell) > min(self.record_size, self.size - number * self.record_size):
             raise CorruptionError(self._tree.label, None, "records that do not fit their value")
 
-    def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes | memoryview]]:
         """(number, bytes) of each record that there is, neighbours on the device read together."""
         cells = self._records().items_between(_NUMBER.pack(first), _NUMBER.pack(last), False, 3)
         together = max(1, _BATCH // self.record_size)
@@ -303,12 +333,15 @@ class Blob:
         An error in between breaks the transaction: the ledger knows of what the cell does not.
         """
         try:
-            records = self._open_records()
-            yield records
-            self._store_records(records, size)
+            if self._written is None:
+                self._written = self._open_records()
+            yield self._written
+            self.size = size
         except BaseException as error:
             self._io.broken = error
             raise
+        if not self._deferred:
+            self.store()
 
     def _open_records(self) -> Tree:
         """The tree of records; made from what is there where it is none yet."""
@@ -323,13 +356,6 @@ class Blob:
             # Free space is in shorter runs than when the extent was written.
             self._write_records(records, [(0, self._whole())])
         return records
-
-    def _store_records(self, records: Tree, size: int) -> None:
-        ref = records.flush(self._io.writer) or NO_REF
-        self._kind, self._raw = TREE, pack_blob(ref, size, self.record_size)
-        self._reader = None
-        self._tree.swap(self._key, TREE, self._raw)
-        self.size = size
 
     def _write_records(
         self,
@@ -377,6 +403,22 @@ class Blob:
             records.put(key, pointer, EXTENT)
 
 
+def _joined(parts: list[bytes | memoryview]) -> bytes:
+    """Parts that follow each other as one.
+
+    Where they are all that was read in one go (`BlockIO.read_extents`), that is what is returned: a
+    copy is as large as what was read, and fresh memory costs more than reading did.
+    """
+    first = parts[0]
+    if isinstance(first, memoryview) and isinstance(first.obj, bytes):
+        stretch = first.obj
+        if all(isinstance(part, memoryview) and part.obj is stretch for part in parts) and (
+            sum(map(len, parts)) == len(stretch)
+        ):
+            return stretch
+    return b"".join(parts)
+
+
 def _batch(record_size: int) -> int:
     """Bytes of the whole records that are encoded together."""
     return max(1, _BATCH // record_size) * record_size
@@ -407,8 +449,10 @@ def cell_size(cell: Cell) -> int:
 def check_whole(io: BlockIO, label: str, raw: bytes, length: int) -> None:
     """Raise TooLargeError where `length` bytes of a value are to be had in one piece, and it is not
     as many as what is stored could give: the rest of them are holes."""
+    if length <= limits.WHOLE:
+        return
     stored = min(unpack_summary(raw).stored, io.total_blocks * io.block_size)
-    if length > limits.WHOLE and length > stored // io.block_size * limits.MAX_RECORD:
+    if length > stored // io.block_size * limits.MAX_RECORD:
         raise TooLargeError(
             f"{label}: {length:,} bytes in one piece, nearly all of them holes; holes make at most "
             f"{limits.WHOLE:,}: open it as a file, and read it piece by piece"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from . import limits
 from ._node import Cache
 from ._writer import BlockWriter
-from .codec import Encoder, checksum, compress_lz4, decompress
+from .codec import Encoder, Stored, checksum, compress_lz4, decompress
 from .device import Device
 from .errors import CorruptionError, DeviceError
 from .format import DATA_LEVEL, Pointer, pack_pointer, unpack_pointer
@@ -183,25 +183,34 @@ class BlockIO:
             raise CorruptionError(label, block, f"a pointer to {stored} of {logical} bytes")
         if block + -(-stored // self.block_size) > self.total_blocks:
             raise CorruptionError(label, block, "beyond the end of the image")
-        data = self.writer.held(block, stored)
+        data: bytes | None = self.writer.held(block, stored)
         if data is None:
             data = self._fetch(block * self.block_size, stored)
-        return _verified(data, block, stored, digest, label)
+        _verify(data, block, stored, digest, label)
+        return data
 
-    def read_extent(self, pointer: bytes, label: str) -> bytes:
-        """The bytes of an extent of data, from the cache where they are there."""
-        fields = unpack_pointer(pointer)
+    def read_extent(self, pointer: bytes, label: str, *, whole: bool = False) -> bytes:
+        """The bytes of an extent of data, from the cache where they are there.
+
+        What was read is kept there, unless `whole` says that all of it is wanted, and it is as it
+        was stored: then the host has it, and to read it again takes little more than its checksum.
+        Who reads long stretches would sweep the cache clean, and work in ever new memory.
+        """
+        return self._extent(unpack_pointer(pointer), label, whole)
+
+    def _extent(self, fields: Pointer, label: str, whole: bool = False) -> bytes:
         if fields.level != DATA_LEVEL:
             raise CorruptionError(label, fields.block, "a node where data belongs")
         data: bytes | None = self.cache.record(fields.block, fields.checksum)
         if data is None or len(data) != fields.logical:
             data = self._read(fields, label)
-            self.cache.add_record(fields.block, fields.checksum, data)
+            if fields.compression or not whole:
+                self.cache.add_record(fields.block, fields.checksum, data)
         return data
 
-    def read_extents(self, pointers: list[bytes], label: str) -> list[bytes]:
+    def read_extents(self, pointers: list[bytes], label: str) -> list[bytes | memoryview]:
         """`read_extent` of several: those that lie side by side on the device in one go."""
-        found: list[bytes] = []
+        found: list[bytes | memoryview] = []
         run: list[Pointer] = []
         for pointer in pointers:
             fields = unpack_pointer(pointer)
@@ -209,7 +218,7 @@ class BlockIO:
                 found += self._read_run(run, label)
                 run = []
                 if not self._continues(run, fields):
-                    found.append(self.read_extent(pointer, label))
+                    found.append(self._extent(fields, label))
                     continue
             run.append(fields)
         return found + self._read_run(run, label)
@@ -230,22 +239,20 @@ class BlockIO:
             and self.writer.held(fields.block, fields.stored) is None
         )
 
-    def _read_run(self, run: list[Pointer], label: str) -> list[bytes]:
+    def _read_run(self, run: list[Pointer], label: str) -> list[bytes | memoryview]:
         """The bytes of extents that lie side by side on the device. Of several, those that are as
-        they were stored stay out of the cache: the host has them, and who reads long stretches
-        would sweep it clean."""
-        if not run:
-            return []
-        first = run[0].block
-        start = first * self.block_size
-        data = self._fetch(start, run[-1].block * self.block_size + run[-1].stored - start)
-        found = []
+        they were stored are parts of what was read, and stay out of the cache."""
+        if len(run) < 2:
+            return [self._extent(fields, label) for fields in run]
+        start = run[0].block * self.block_size
+        stretch = self._fetch(start, run[-1].block * self.block_size + run[-1].stored - start)
+        found: list[bytes | memoryview] = []
         for fields in run:
-            at = (fields.block - first) * self.block_size
-            part = data[at : at + fields.stored]
-            part = _verified(part, fields.block, fields.stored, fields.checksum, label)
+            at = fields.block * self.block_size - start
+            part = memoryview(stretch)[at : at + fields.stored]
+            _verify(part, fields.block, fields.stored, fields.checksum, label)
             plain = _unpacked(part, fields, label)
-            if fields.compression or len(run) == 1:
+            if isinstance(plain, bytes):
                 self.cache.add_record(fields.block, fields.checksum, plain)
             found.append(plain)
         return found
@@ -289,16 +296,15 @@ def _reason(error: CorruptionError | DeviceError) -> str:
     return error.reason if isinstance(error, CorruptionError) else str(error)
 
 
-def _verified(data: bytes, block: int, stored: int, digest: bytes, label: str) -> bytes:
-    """What was read, as it is stored."""
+def _verify(data: bytes | memoryview, block: int, stored: int, digest: bytes, label: str) -> None:
+    """Raise CorruptionError where what was read is not what is stored."""
     if len(data) != stored:
         raise CorruptionError(label, block, "beyond the end of the image")
     if checksum(data) != digest:
         raise CorruptionError(label, block, "the checksum does not match")
-    return data
 
 
-def _unpacked(data: bytes, pointer: Pointer, label: str) -> bytes:
+def _unpacked(data: Stored, pointer: Pointer, label: str) -> Stored | bytes:
     try:
         return decompress(pointer.compression, data, pointer.logical)
     except ValueError as error:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from typing import TypeVar
 
 import lz4.block
 import xxhash
@@ -37,8 +38,14 @@ def compress_lz4(data: bytes | memoryview) -> bytes:
     return packed
 
 
-def decompress(kind: int, data: bytes, length: int) -> bytes:
-    """The `length` original bytes; ValueError where `data` does not hold exactly those."""
+Stored = TypeVar("Stored", bytes, memoryview)
+
+
+def decompress(kind: int, data: Stored, length: int) -> Stored | bytes:
+    """The `length` original bytes; ValueError where `data` does not hold exactly those.
+
+    What is stored raw is returned itself.
+    """
     if kind == RAW:
         if len(data) != length:
             raise ValueError(f"{len(data)} bytes stored raw, {length} expected")
@@ -93,19 +100,23 @@ class Encoder:
         """`encode` in the calling thread."""
         return list(encode(records, self.kind, self.block_size))
 
-    def encode_many(self, records: list[bytes | memoryview]) -> Iterable[Encoded]:
+    def encode_many(self, records: list[bytes | memoryview]) -> Iterator[Encoded]:
         """Each record encoded, in order. From the first one on that shrinks, every core takes a
-        stretch when it is free; hashing alone takes less time than the way to another core."""
-        begun: list[Encoded] = []
+        stretch when it is free; hashing alone takes less time than the way to another core, and
+        what was just hashed is still near when it is placed."""
+        done = 0
         for one in encode(records, self.kind, self.block_size):
-            begun.append(one)
+            yield one
+            done += 1
             if one[0] != RAW:
                 break
-        rest = records[len(begun) :]
-        step = max(1, _STRETCH // max(map(len, rest), default=1))
-        stretches = [rest[at : at + step] for at in range(0, len(rest), step)]
+        yield from self._encode_together(records[done:])
+
+    def _encode_together(self, records: list[bytes | memoryview]) -> Iterable[Encoded]:
+        step = max(1, _STRETCH // max(map(len, records), default=1))
+        stretches = [records[at : at + step] for at in range(0, len(records), step)]
         if len(stretches) < 2 or _CORES < 2:
-            return begun + self.encode(rest)
+            return self.encode(records)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_CORES - 1, thread_name_prefix="cowfs-codec")
         encoded: list[list[Encoded]] = [[] for _ in stretches]
@@ -120,7 +131,7 @@ class Encoder:
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
-        return chain(begun, *encoded)
+        return chain.from_iterable(encoded)
 
     def close(self) -> None:
         """End the worker threads."""

@@ -27,13 +27,16 @@ from .errors import (
     OutOfSpaceError,
     UsageError,
 )
+from .limits import MIB
 
 _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
 _SYNC_FILE_RANGE_WRITE = 2
-_MUCH = 1 << 20
+_MUCH = MIB
 """Bytes after which the host is told to write what it was given, so that it does so while more is
 packed, and a flush has less to wait for."""
+_STEP = 32 * MIB
+"""Most bytes by which a growing image grows at once, to fill them next; more is room for later."""
 
 
 class Device(Protocol):
@@ -192,7 +195,11 @@ class FileDevice:
         return os.fstat(self._fd).st_blocks * 512
 
     def resize(self, size: int) -> None:
-        self._arrive(size, max(self.size() - size, 0))
+        old = self.size()
+        self._arrive(size, max(old - size, 0))
+        if old < size <= old + _STEP:
+            # In one go; what is not allocated when it is written takes the host longer.
+            _fallocate(self._fd, _FALLOC_KEEP_SIZE, old, size - old)
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
@@ -277,8 +284,9 @@ class FileDevice:
 
     def discard(self, offset: int, length: int) -> None:
         self._arrive(offset, length)
-        if self._can_punch and not _punch_hole(self._fd, offset, length):
-            self._can_punch = False
+        if self._can_punch:
+            mode = _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE
+            self._can_punch = _fallocate(self._fd, mode, offset, length)
 
     def close(self) -> None:
         if self._behind is not None:
@@ -365,12 +373,12 @@ def _begin_writing(fd: int, offset: int, length: int) -> None:
         begin_writing(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
-def _punch_hole(fd: int, offset: int, length: int) -> bool:
-    """False where the file system cannot do it (os has no fallocate with modes)."""
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
+    """fallocate(2), of which os has no modes; False where the file system cannot do it."""
     fallocate = _Libc().fallocate
     if fallocate is None:
         return False
-    while fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length) != 0:
+    while fallocate(fd, mode, offset, length) != 0:
         if ctypes.get_errno() != errno.EINTR:
             return False
     return True

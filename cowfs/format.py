@@ -86,10 +86,10 @@ class Summary(NamedTuple):
 
 def unpack_pointer(data: bytes) -> Pointer:
     """The pointer at the start of a cell or reference."""
-    fields = _POINTER.unpack_from(data)
-    if fields[6] or fields[3] > _LOWER:  # as it seldom is: this is asked for each extent and leaf
-        return _with_twin(Pointer._make(fields))
-    return Pointer._make(fields)
+    pointer = Pointer._make(_POINTER.unpack_from(data))
+    if pointer.twin or (pointer.logical > _LOWER and pointer.level != DATA_LEVEL):
+        return _with_twin(pointer)  # seldom: this is asked for each extent and leaf
+    return pointer
 
 
 def _with_twin(pointer: Pointer) -> Pointer:

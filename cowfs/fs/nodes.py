@@ -532,9 +532,9 @@ class Inodes:
 
     # --- content --------------------------------------------------------------------------------
 
-    def blob(self, number: int) -> Blob:
+    def blob(self, number: int, *, deferred: bool = False) -> Blob:
         """The content of a file; what changes it has to see to the inode."""
-        return Blob(self.io, self.tree, make_key(number, DATA))
+        return Blob(self.io, self.tree, make_key(number, DATA), deferred=deferred)
 
     def target(self, number: int) -> bytes:
         """The target of a symbolic link."""
@@ -556,14 +556,17 @@ class Inodes:
             raise PathInvalidError(reason="not a regular file")
         return self.blob(number).pread(length, offset)
 
-    def write(self, number: int, data: bytes | memoryview, offset: int) -> int:
-        """Write all of `data` at `offset`, growing the file where need be; the bytes written."""
+    def write(
+        self, number: int, data: bytes | memoryview, offset: int, blob: Blob | None = None
+    ) -> int:
+        """Write all of `data` at `offset`, growing the file where need be; the bytes written. Who
+        has the file's `blob` open may say so."""
         inode = self._regular(number)
         stop = offset + len(data)
         if offset < 0 or stop > SIZE_MAX:
             raise FileTooBigError
         if data:
-            self.blob(number).pwrite(data, offset)
+            (self.blob(number) if blob is None else blob).pwrite(data, offset)
             inode.size = max(inode.size, stop)
             self._put_written(number, inode)
         return len(data)

@@ -280,10 +280,10 @@ class Files:
         return nodes.blob(number).pread(length, offset)
 
     def write(self, nodeid: int, handle: int, offset: int, data: memoryview, flags: int) -> int:
-        nodes = self._write(nodeid, len(data))
+        number = self._head(nodeid)
         if flags & protocol.WRITE_KILL_SUIDGID:
-            nodes.drop_powers(nodeid)
-        return nodes.write(nodeid, data, offset)
+            self._write(number).drop_powers(number)
+        return self._gathering.write_content(self._name, number, data, offset)
 
     def fsync(self, nodeid: int) -> None:
         self._gathering.commit()
@@ -432,9 +432,9 @@ class Files:
             raise _refusal(errno.EPERM if nodeid >= HIDDEN else errno.EROFS)
         return nodeid
 
-    def _write(self, number: int, size: int = 0) -> Inodes:
+    def _write(self, number: int) -> Inodes:
         self._head(number)
-        return self._gathering.write(self._name, size)
+        return self._gathering.write(self._name)
 
     def _hold(self, number: int, flags: int) -> None:
         self._open.hold(number)

@@ -11,7 +11,10 @@ What runs out of space takes its transaction with it (docs/design.md), here with
 programs were told are done. So where room gets short, each request commits by itself, and what
 fails is that request alone.
 
-One request is one `with gathering:`; `read` and `write` are for use within it.
+A large file comes in many writes, one behind the other. Its tree of records is stored once for all
+of them: when anything else is asked for, which then finds everything in place.
+
+One request is one `with gathering:`; `read` and what writes are for use within it.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ import os
 import threading
 from collections.abc import Iterator
 from types import TracebackType
+from typing import NamedTuple
 
 from cowfs import FS, Store, Transaction
+from cowfs.blob import Blob
 from cowfs.errors import Error, OutOfSpaceError
 from cowfs.fs.nodes import Inodes
 from cowfs.limits import KIB, MIB
@@ -50,6 +55,8 @@ class Gathering:
         """Bytes that are free, less what has been asked for since that was looked at."""
         self._alone = False
         """Whether the request in progress is to be committed by itself."""
+        self._content: _Content | None = None
+        """The file that was written to last, if nothing else was asked for since."""
         self._nodes: dict[str, tuple[FS, Inodes]] = {}
         """Of the open transaction, or, where none is open, of views of the newest version."""
 
@@ -75,21 +82,23 @@ class Gathering:
 
     def read(self, name: str) -> Inodes:
         """The files of a dataset (or snapshot) as they are, with all that was gathered."""
-        found = self._nodes.get(name)
-        if found is None:
-            if self._transaction is not None and "@" not in name:
-                found = _nodes(self._transaction[name])
-            else:
-                found = _nodes(self.store.at(name))
-            self._nodes[name] = found
-        return found[1]
+        self._store_content()
+        return self._find(name)
 
     def write(self, name: str, size: int = 0) -> Inodes:
         """The files of a dataset, to be changed; `size` is the number of bytes to be written."""
-        if self._transaction is None or self._is_short(size):
-            self._begin(size)
-        self._requests += 1
-        return self.read(name)
+        self._store_content()
+        return self._prepare(name, size)
+
+    def write_content(self, name: str, number: int, data: memoryview, offset: int) -> int:
+        """Write to a file; the bytes written."""
+        nodes = self._prepare(name, len(data))
+        content = self._content
+        if content is None or content.nodes is not nodes or content.number != number:
+            self._store_content()
+            blob = nodes.blob(number, deferred=True)
+            content = self._content = _Content(nodes, number, blob)
+        return nodes.write(number, data, offset, content.blob)
 
     def dataset(self, name: str) -> FS:
         """The dataset that `read` gives the files of."""
@@ -107,16 +116,20 @@ class Gathering:
         """Commit what was gathered. With `durable`, all before it is durable, too."""
         with self._lock:
             transaction, self._transaction = self._transaction, None
-            self._drop_nodes()
-            if transaction is not None:
+            if transaction is None:
+                self._drop_nodes()
+                if durable and not self.store.readonly:
+                    self.store.sync()
+                return
+            try:
+                self._store_content()
+                self._drop_nodes()
                 transaction.durable = durable
-                try:
-                    transaction.commit()
-                except (Error, OSError) as error:
-                    self._tell_loss(error)
-                    raise
-            elif durable and not self.store.readonly:
-                self.store.sync()
+                transaction.commit()
+            except (Error, OSError) as error:
+                self._tell_loss(error)
+                self._forget(transaction)
+                raise
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -128,6 +141,34 @@ class Gathering:
 
     # --- inside ---------------------------------------------------------------------------------
 
+    def _find(self, name: str) -> Inodes:
+        found = self._nodes.get(name)
+        if found is None:
+            if self._transaction is not None and "@" not in name:
+                found = _nodes(self._transaction[name])
+            else:
+                found = _nodes(self.store.at(name))
+            self._nodes[name] = found
+        return found[1]
+
+    def _prepare(self, name: str, size: int) -> Inodes:
+        if self._transaction is None or self._is_short(size):
+            self._begin(size)
+        self._requests += 1
+        return self._find(name)
+
+    def _store_content(self) -> None:
+        content, self._content = self._content, None
+        if content is not None:
+            content.blob.store()
+
+    def _forget(self, transaction: Transaction) -> None:
+        """A transaction cannot go on, nor anything that was gathered in it."""
+        self._content = None
+        self._drop_nodes()
+        self._transaction = None
+        transaction.abort()
+
     def _failed(self, error: BaseException) -> None:
         """A request failed. Most leave no trace; one that left the transaction in pieces ends it,
         with all that was gathered."""
@@ -138,9 +179,7 @@ class Gathering:
             return
         if not self._alone:
             self._tell_loss(error)
-        self._drop_nodes()
-        self._transaction = None
-        transaction.abort()
+        self._forget(transaction)
 
     def _begin(self, size: int) -> None:
         if self._transaction is not None:
@@ -174,6 +213,14 @@ class Gathering:
         for fs, _ in self._nodes.values():
             fs.close()
         self._nodes.clear()
+
+
+class _Content(NamedTuple):
+    """A file that is being written to."""
+
+    nodes: Inodes
+    number: int
+    blob: Blob
 
 
 def _nodes(fs: FS) -> tuple[FS, Inodes]:

@@ -25,6 +25,7 @@ KEYS = st.sampled_from([b"a", b"b", b"c"])
 Place = tuple[int, int]
 """So many records, and so many bytes."""
 PLACES = st.tuples(st.integers(0, 12), st.integers(-3, 3) | st.sampled_from([100, 895, 897, 3000]))
+KINDS = st.sampled_from([noise, text, bytes])
 
 
 class BlobMachine(RuleBasedStateMachine):
@@ -52,14 +53,29 @@ class BlobMachine(RuleBasedStateMachine):
     def bytes_of(self, place: Place) -> int:
         return max(0, place[0] * self.record + place[1])
 
-    def blob(self, key: bytes) -> Blob:
-        return Blob(self.tx.io, self.tree, key, record_size=self.record)
+    def blob(self, key: bytes, *, deferred: bool = False) -> Blob:
+        return Blob(self.tx.io, self.tree, key, record_size=self.record, deferred=deferred)
 
-    @rule(key=KEYS, to=PLACES, many=PLACES, kind=st.sampled_from([noise, text, bytes]))
+    @rule(key=KEYS, to=PLACES, many=PLACES, kind=KINDS)
     def pwrite(self, key: bytes, to: Place, many: Place, kind: type[bytes]) -> None:
+        self.write(self.blob(key), key, to, many, kind)
+
+    @rule(key=KEYS, writes=st.lists(st.tuples(PLACES, PLACES), min_size=2, max_size=4), kind=KINDS)
+    def pwrite_deferred(
+        self, key: bytes, writes: list[tuple[Place, Place]], kind: type[bytes]
+    ) -> None:
+        """Several writes, while what is beside the value in its leaf changes, and is stored."""
+        blob = self.blob(key, deferred=True)
+        for to, many in writes:
+            self.write(blob, key, to, many, kind)
+            self.tree.put(b"beside", noise(100, 1))
+            self.tx._spill()
+            self.tree.delete(b"beside")
+        blob.store()
+
+    def write(self, blob: Blob, key: bytes, to: Place, many: Place, kind: type[bytes]) -> None:
         offset, length = self.bytes_of(to), self.bytes_of(many)
         data = kind(length)
-        blob = self.blob(key)
         blob.pwrite(memoryview(data), offset)
         if data:
             value = self.model.setdefault(key, bytearray())

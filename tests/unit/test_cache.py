@@ -108,3 +108,23 @@ def test_reading_through_the_smallest_cache_gives_the_same(make_store: MakeStore
             assert len(set(pairs)) == 1
             assert items[pairs[0][0]] == pairs[0][1]
     assert_sound(store)
+
+
+def test_reading_a_large_file_record_by_record_does_not_sweep_the_cache(
+    make_store: MakeStore,
+) -> None:
+    store = make_store(cache=2 * limits.MIB)
+    files = store.create("files", "fs")
+    size = limits.RECORD_SIZE
+    text = b"a text that shrinks " * (size // 20) + bytes(size % 20)
+    content = noise(31 * size, 1) + text + noise(size // 2, 2)
+    with files.open("large", "wb") as file:
+        file.write(content)
+    store.io.cache.clear()
+    with files.open("large", "rb", buffering=0) as file:
+        assert b"".join(iter(lambda: file.read(size), b"")) == content
+        whole = store.io.cache.used
+        assert size < whole < 2 * size, "the one record that had to be decompressed, and nodes"
+        file.seek(5 * size)
+        assert file.read(100) == content[5 * size :][:100]
+        assert store.io.cache.used > whole + size, "a part of a record: more of it is to follow"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cowfs
-from cowfs.device import Device, FileDevice, MemoryDevice
+from cowfs.device import Device, FileDevice, MemoryDevice, _fallocate
 
 Make = Callable[[], Device]
 
@@ -79,6 +79,21 @@ def test_discarding_gives_blocks_back_to_the_host(tmp_path: Path) -> None:
     device.discard(0, 1 << 19)
     assert device.allocated() <= before - (1 << 18)
     device.close()
+
+
+def test_a_step_of_growth_is_allocated_at_once_and_a_large_size_is_not(tmp_path: Path) -> None:
+    with open(tmp_path / "probe", "wb") as probe:
+        if not _fallocate(probe.fileno(), 0, 0, 4096):
+            pytest.skip("the file system of temporary files cannot allocate ahead")
+    device = FileDevice(str(tmp_path / "d"), writable=True, create=True)
+    device.resize(1 << 30)
+    assert device.size() == 1 << 30 and device.allocated() == 0
+    device.resize((1 << 30) + (1 << 20))
+    assert device.size() == (1 << 30) + (1 << 20)
+    assert device.allocated() >= 1 << 20
+    assert device.read(1 << 30, 1 << 20) == bytes(1 << 20)
+    device.resize(1 << 20)
+    assert device.size() == 1 << 20 and device.allocated() == 0
 
 
 def test_closing_twice_does_nothing_and_reading_then_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from cowfs.mount.gathering import Gathering
 
 from ..conftest import MakeStore
 from ..devices import FailingDevice
+from ..plain import noise
 
 
 @pytest.fixture
@@ -33,6 +34,11 @@ def create(gathering: Gathering, name: bytes, data: bytes = b"") -> int:
         number = nodes.create(ROOT, name, stat.S_IFREG | 0o644, 0, 0)
         nodes.write(number, data, 0)
     return number
+
+
+def write(gathering: Gathering, number: int, content: bytes, at: int, length: int) -> None:
+    with gathering:
+        gathering.write_content("files", number, memoryview(content)[at : at + length], at)
 
 
 def names(gathering: Gathering) -> list[bytes]:
@@ -98,6 +104,41 @@ def test_a_refused_request_leaves_the_others_in_place(
     assert store.at("files").listdir() == ["one"]
 
 
+def test_the_tree_of_a_file_that_comes_in_many_writes_is_stored_once(
+    gathering: Gathering, store: cowfs.Store
+) -> None:
+    number = create(gathering, b"large")
+    content = noise(9 * MIB)
+    write(gathering, number, content, 0, MIB)
+    before = store.io.writer.written
+    for at in range(MIB, len(content), MIB):
+        write(gathering, number, content, at, MIB)
+    assert store.io.writer.written == before + 8 * MIB, "records, and nothing else"
+    with gathering:
+        assert gathering.read("files").read(number, len(content), 0) == content
+    gathering.commit()
+    assert store.at("files").read_bytes("large") == content
+    assert store.check().ok
+
+
+def test_files_that_are_written_in_turns_and_looked_at_meanwhile_are_what_was_written(
+    gathering: Gathering, store: cowfs.Store
+) -> None:
+    numbers = [create(gathering, b"%d" % n) for n in range(3)]
+    contents = [noise(3 * MIB + n, n) for n in range(3)]
+    for at in range(0, 4 * MIB, MIB // 2):
+        for number, content in zip(numbers, contents, strict=True):
+            write(gathering, number, content, at, MIB // 2)
+        if at == MIB:
+            gathering.commit(durable=False)
+        with gathering:
+            stop = min(at + MIB // 2, len(contents[1]))
+            assert gathering.read("files").read(numbers[1], stop, 0) == contents[1][:stop]
+    gathering.commit()
+    assert [store.at("files").read_bytes(f"{n}") for n in range(3)] == contents
+    assert store.check().ok
+
+
 def test_no_reader_stays_behind(gathering: Gathering, store: cowfs.Store) -> None:
     names(gathering)
     create(gathering, b"one")
@@ -147,6 +188,26 @@ def test_where_room_is_misjudged_the_loss_is_told_and_the_store_goes_on(
     create(gathering, b"more")
     gathering.commit()
     assert store.at("files").listdir() == ["kept", "more"]
+
+
+def test_a_file_that_runs_out_of_space_takes_nothing_with_it_that_was_committed(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(size=32 * MIB)
+    store.create("files", "fs")
+    gathering = Gathering(store)
+    number = create(gathering, b"kept", b"small")
+    gathering.commit()
+    monkeypatch.setattr(module, "_SHORT", -(1 << 60))
+    content = noise(64 * MIB)
+    with caplog.at_level(logging.ERROR), pytest.raises(OutOfSpaceError):
+        for at in range(0, len(content), MIB):
+            write(gathering, number, content, at, MIB)
+    assert "what was changed since the last commit is lost" in caplog.text
+    write(gathering, number, content, 0, 2 * MIB)
+    gathering.commit()
+    assert store.at("files").read_bytes("kept") == content[: 2 * MIB]
+    assert store.check().ok
 
 
 def test_room_of_the_host_counts_where_an_image_may_grow(
