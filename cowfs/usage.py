@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ._node import Node
-from ._tree import EXTENT, INLINE, Tree, memory_items, node_items
+from ._tree import Tree
+from ._view import EXTENT, INLINE, memory_items, node_items
 from .catalog import Catalog, Root
 from .engine import Engine
 from .errors import CorruptionError
