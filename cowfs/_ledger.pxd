@@ -43,6 +43,4 @@ cdef class Ledger:
     cpdef share(self, uint64_t block)
     cpdef bint release(self, bytes pointer) except -1
     cdef int take_freed(self, Ledger other) except -1
-    cdef int last_reference(self, uint64_t block, uint32_t stored, uint64_t birth,
-                            int32_t twin) except -1
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1

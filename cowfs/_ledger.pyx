@@ -122,26 +122,24 @@ cdef class Ledger:
         self.counts[block] = self.count(block) + 1
 
     cpdef bint release(self, bytes pointer) except -1:
-        """Take one reference away; True where it was the last, and the block is now free."""
+        """Take one reference away; True where it was the last, and the block is now free, and with it
+        its second copy, which has no count of its own."""
         cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(pointer)
-        cdef uint32_t count = self.count(u64(p))
-        if count > 1:
-            self.counts[u64(p)] = count - 1
-            return False
-        self.last_reference(u64(p), u32(p + 16), u64(p + 8), twin_of(p))
-        return True
-
-    cdef int last_reference(self, uint64_t block, uint32_t stored, uint64_t birth,
-                            int32_t twin) except -1:
-        """Free a block, and with it its second copy, which has no count of its own."""
+        cdef uint64_t block = u64(p)
+        cdef int32_t twin = twin_of(p)
         cdef dict below = None if self.below is None else self.below.counts
+        cdef uint32_t count = self.count(block)
+        if count > 1:
+            self.counts[block] = count - 1
+            return False
         if self.counts or self.shared or below:
             self.counts.pop(block, None)
             if block in self.shared or (below and block in below):
                 self.counts[block] = 0
         if twin:
-            self.free_blocks(block + <int64_t>twin, stored, birth)
-        return self.free_blocks(block, stored, birth)
+            self.free_blocks(block + <int64_t>twin, u32(p + 16), u64(p + 8))
+        self.free_blocks(block, u32(p + 16), u64(p + 8))
+        return True
 
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1:
         cdef uint64_t blocks = (stored + self.block_size - 1) // self.block_size

@@ -86,7 +86,7 @@ cdef class Node(Entry):
     cdef int copy_items(self, Node source, int first, bytes page) except -1
     cdef void own(self, uint64_t txid, Meter meter) noexcept
     cdef Node copy(self, int first, int capacity, uint64_t txid, Meter meter)
-    cdef int used(self) noexcept
+    cpdef int used(self) noexcept
     cdef bint insert(self, int i, Slice key, int kind, Slice value, Node kid) except -1
     cdef bint overwrite(self, int i, int kind, Slice value) noexcept
     cdef int remove(self, int i, int count) except -1

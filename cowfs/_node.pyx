@@ -371,12 +371,8 @@ cdef class Node(Entry):
         node.own(txid, meter)
         return node
 
-    @property
-    def used_bytes(self):
+    cpdef int used(self) noexcept:
         """Bytes of the page that hold something."""
-        return self.used()
-
-    cdef int used(self) noexcept:
         return HEADER + 2 * self.n + self.size - self.low - self.garbage
 
     cdef bint insert(self, int i, Slice key, int kind, Slice value, Node kid) except -1:

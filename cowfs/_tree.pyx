@@ -106,13 +106,10 @@ cdef class Tree(TreeView):
     cdef bint account(self, Node node) except -1:
         """One pointer to a stored node goes away, and a copy of its items stays. True where that
         was the last pointer, and the node is free."""
-        cdef uint32_t count = self.ledger.count(node.block)
         cdef int i
         cdef uint64_t block
-        if count == 1:
-            self.ledger.last_reference(node.block, node.stored, node.birth, node.twin)
+        if self.ledger.release(node.pointer()):
             return True
-        self.ledger.counts[node.block] = count - 1
         for i in range(node.n):
             if node.level or kind_of(node.cell(i)):
                 block = u64(value_of(node.cell(i)).at)
@@ -156,26 +153,20 @@ cdef class Tree(TreeView):
             self.ledger.dropped.append(bytes_of(value)[:REF])
         return 0
 
-    def put(self, key, value, int kind=KIND_INLINE):
-        """Insert or replace. What an old value pointed to is released."""
+    def put(self, key, value, int kind=KIND_INLINE, bint release=True):
+        """Insert or replace. What an old value pointed to is released, where the caller has not
+        accounted for it already."""
         check_key(key)
         if type(value) is not bytes:
             raise KeyTypeError(f"values are bytes, not {type(value).__name__}")
         if kind == KIND_INLINE and PyBytes_GET_SIZE(value) > self.inline_limit:
             raise UsageError("a value too large for a leaf")
         self.writing()
-        if self.owner >= FIRST_DATASET:
-            if kind == KIND_INLINE:
-                self.ledger.operations.add(self.owner, OPERATION_PUT, key, value)
-            else:
-                self.ledger.operations.give_up()
-        self.store(slice_of(key), kind, slice_of(value), True)
-
-    def swap(self, bytes key, int kind, bytes value):
-        """Replace a value whose old pointer the caller has accounted for already."""
-        self.writing()
-        self.ledger.operations.give_up()
-        self.store(slice_of(key), kind, slice_of(value), False)
+        if kind != KIND_INLINE:
+            self.ledger.operations.give_up()
+        elif self.owner >= FIRST_DATASET:
+            self.ledger.operations.add(self.owner, OPERATION_PUT, key, value)
+        self.store(slice_of(key), kind, slice_of(value), release)
 
     def touch(self, bytes key):
         """Copy the path to `key`, so that the counts of what its cell points to are settled."""
@@ -274,27 +265,13 @@ cdef class Tree(TreeView):
 
     def delete(self, key):
         """Remove `key`; False where it is not there (and nothing is copied then)."""
-        cdef Path path
-        cdef int at
-        cdef Node node
         check_key(key)
         self.writing()
-        node = self.leaf_of(slice_of(key))
-        if node is None or not node.find(slice_of(key), &at):
+        if key not in self:
             return False
         if self.owner >= FIRST_DATASET:
             self.ledger.operations.add(self.owner, OPERATION_DELETE, key, b"")
-            self.ledger.removed += 1
-        node = self.descend(slice_of(key), &path)
-        self.version += 1
-        self.items -= 1
-        self.forget_cell(node.cell(at))
-        node.remove(at, 1)
-        while path.depth:
-            path.depth -= 1
-            if not self.mend(<Node>path.node[path.depth], path.slot[path.depth]):
-                break
-        self.lower_root()
+        self.drop(key, key + b"\0")
         return True
 
     cdef bint mend(self, Node parent, int i) except -1:
@@ -347,7 +324,6 @@ cdef class Tree(TreeView):
 
         Whole subtrees go without a look at them: the ledger lists them as dropped.
         """
-        cdef int64_t removed
         self.writing()
         if self.root is None or (stop is not None and (start or b"") >= stop):
             return 0
@@ -356,6 +332,11 @@ cdef class Tree(TreeView):
             self.ledger.operations.add(
                 self.owner, OPERATION_RANGE,
                 (start or b"")[:MAX_KEY_LEN + 1], (stop or b"")[:MAX_KEY_LEN + 1])
+        return self.drop(start, stop)
+
+    cdef int64_t drop(self, bytes start, bytes stop) except -1:
+        """Remove start <= key < stop; the number of items removed."""
+        cdef int64_t removed
         self.version += 1
         removed = self.drop_range(self.dirty_root(), start, stop)
         self.items -= removed

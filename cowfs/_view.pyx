@@ -378,15 +378,11 @@ cdef class Cursor:
         self.tree.keep_budget()
         node = self.tree.loaded_root()
         while node is not None and node.level:
-            node = self.enter(node, self.outer(node) if key is None else node.route(slice_of(key)))
+            node = self.enter(node, (node.n - 1 if self.reverse else 0) if key is None else node.route(slice_of(key)))
         self.ended = node is None
         if node is not None:
             self.hold(node)
         return 0
-
-    cdef inline int outer(self, Node node):
-        """The child of an inner node that comes first."""
-        return node.n - 1 if self.reverse else 0
 
     cdef Node enter(self, Node node, int at):
         """Go down to child `at`, and remember the way."""
@@ -424,7 +420,7 @@ cdef class Cursor:
             bound = bytes_of(key_of(node.cell(at + self.reverse)))
             node = self.enter(node, at)
             while node.level:
-                node = self.enter(node, self.outer(node))
+                node = self.enter(node, node.n - 1 if self.reverse else 0)
             # Both leaves keep to what parts them, however far above them that is.
             if self.reverse:
                 self.check_parted(node.cell(node.n - 1), bound, self.cell(0))
@@ -447,7 +443,12 @@ cdef class Cursor:
     def __next__(self):
         cdef uint8_t* cell
         if self.version != self.tree.version:
-            self.reposition()
+            # The tree was changed: find the place again by the last key.
+            if self.last is not None and self.reverse:
+                self.stop = self.last
+            elif self.last is not None:
+                self.start = self.last + b"\0"  # the next key that there can be
+            self.seek()
         while self.low >= self.high:
             if not self.advance():
                 raise StopIteration
@@ -470,11 +471,3 @@ cdef class Cursor:
         if self.what == 2:
             return value
         return key, value
-
-    cdef int reposition(self) except -1:
-        """The tree was changed: find the place again by the last key."""
-        if self.last is not None and self.reverse:
-            self.stop = self.last
-        elif self.last is not None:
-            self.start = self.last + b"\0"  # the next key that there can be
-        return self.seek()

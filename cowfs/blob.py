@@ -329,7 +329,7 @@ class Blob:
         ref = records.flush(self._io.writer) or NO_REF
         self._kind, self._raw = TREE, pack_blob(ref, size, self.record_size)
         self._reader = None
-        self._tree.swap(self._key, TREE, self._raw)
+        self._tree.put(self._key, self._raw, TREE, release=False)
         self.size = size
 
     def _write_records(

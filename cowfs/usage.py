@@ -65,7 +65,7 @@ def _walk(
         ref = stack.pop()
         if isinstance(ref, Node):
             level, items = memory_items(ref)
-            yield -(-ref.used_bytes // block_size) * block_size * engine.io.space.copies
+            yield -(-ref.used() // block_size) * block_size * engine.io.space.copies
             stack.extend(_pointers(level, items))
             continue
         pointer = unpack_pointer(ref)
