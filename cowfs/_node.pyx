@@ -153,7 +153,7 @@ cdef class Cache:
 
     def clear(self):
         """Drop everything: whatever is asked for is read from the device again."""
-        for entry in self.ring:
+        for entry in list(self.ring):
             self.forget(<Entry>entry)
 
 

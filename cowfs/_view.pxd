@@ -31,6 +31,5 @@ cdef class TreeView:
     cdef inline Node loaded_root(self)
     cdef Node child(self, Node parent, int i)
     cdef Node leaf_of(self, Slice key)
-    cdef int get_together(self, list keys, list values, default) except -1
 
 cdef int check_key(key) except -1

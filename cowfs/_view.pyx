@@ -209,50 +209,46 @@ cdef class TreeView:
         return default if leaf is None else value_in(self, leaf, slice_of(key), default)
 
     def get_many(self, keys, default=None):
-        """The values of several keys, in their order."""
-        cdef list wanted = list(keys), values = []
-        cdef Py_ssize_t start
-        for start in range(0, len(wanted), TOGETHER):
-            self.get_together(wanted[start:start + TOGETHER], values, default)
-        return values
+        """The values of several keys, in their order.
 
-    cdef int get_together(self, list keys, list values, default) except -1:
-        """Add the values of up to TOGETHER keys.
-
-        A search waits for memory most of the time: for a node, its heads, its page. So these go
-        down together, level by level, and what each needs next is fetched while the others go on.
+        A search waits for memory most of the time: for a node, its heads, its page. So TOGETHER of
+        them go down side by side, level by level, and what each needs next is fetched while the
+        others go on.
         """
+        cdef list wanted = list(keys), values = []
         cdef list nodes
-        cdef int i, level, count = <int>len(keys)
-        cdef Node node = self.loaded_root()
-        cdef Slice wanted[TOGETHER]
-        for i in range(count):
-            check_key(keys[i])
-            wanted[i] = slice_of(keys[i])
-        nodes = [node] * count
-        level = 0 if node is None else node.level
-        while level:
-            level -= 1
+        cdef Py_ssize_t start
+        cdef int i, level, count
+        cdef Node node
+        cdef Slice key[TOGETHER]
+        for start in range(0, len(wanted), TOGETHER):
+            count = <int>min(TOGETHER, len(wanted) - start)
+            for i in range(count):
+                check_key(wanted[start + i])
+                key[i] = slice_of(wanted[start + i])
+            node = self.loaded_root()
+            nodes = [node] * count
+            level = 0 if node is None else node.level
+            while level:
+                level -= 1
+                for i in range(count):
+                    node = <Node>nodes[i]
+                    # Loading a node may have made the cache drop another: `get` looks for it below.
+                    if node is not None and node.p != NULL:
+                        nodes[i] = node = self.child(node, node.route(key[i]))
+                        prefetch(node.heads)
+                        prefetch(node.p)
             for i in range(count):
                 node = <Node>nodes[i]
-                # Loading a node may have made the cache drop another: `get` looks for it below.
-                if node is None or node.p == NULL:
-                    nodes[i] = None
-                    continue
-                nodes[i] = node = self.child(node, node.route(wanted[i]))
-                prefetch(node.heads)
-                prefetch(node.p)
-        for i in range(count):
-            node = <Node>nodes[i]
-            if node is not None and node.p != NULL:
-                node.prefetch_cell(wanted[i])
-        for i in range(count):
-            node = <Node>nodes[i]
-            if node is None or node.p == NULL:
-                values.append(self.get(keys[i], default))
-            else:
-                values.append(value_in(self, node, wanted[i], default))
-        return 0
+                if node is not None and node.p != NULL:
+                    node.prefetch_cell(key[i])
+            for i in range(count):
+                node = <Node>nodes[i]
+                if node is None or node.p == NULL or node.level:
+                    values.append(self.get(wanted[start + i], default))
+                else:
+                    values.append(value_in(self, node, key[i], default))
+        return values
 
     def cell(self, bytes key):
         """(kind, value as stored) of `key`, or None: for large values, whose cell is a pointer."""
