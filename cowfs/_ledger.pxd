@@ -42,5 +42,6 @@ cdef class Ledger:
     cpdef uint32_t count(self, uint64_t block) except 0
     cpdef share(self, uint64_t block)
     cpdef bint release(self, bytes pointer) except -1
+    cpdef bytes freed_between(self, uint64_t above, uint64_t upto)
     cdef int take_freed(self, Ledger other) except -1
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1

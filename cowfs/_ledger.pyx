@@ -176,7 +176,7 @@ cdef class Ledger:
         """The runs freed, from the `start`th byte on: little-endian words `block << 16 | blocks`."""
         return self.freed_between(0, ~<uint64_t>0)[start:]
 
-    def freed_between(self, uint64_t above, uint64_t upto):
+    cpdef bytes freed_between(self, uint64_t above, uint64_t upto):
         """The runs among `freed_bytes` that transactions `above` < birth <= `upto` wrote."""
         cdef Py_ssize_t i, n = 0, size = PyByteArray_GET_SIZE(self.freed) // 2
         cdef bytes found = PyBytes_FromStringAndSize(NULL, size)

@@ -105,6 +105,12 @@ cdef bint sound_ref(const uint8_t* ref, int level, uint32_t node_size, uint64_t 
                     uint32_t block_size) noexcept
 
 
+cdef inline void keep_budget(Cache cache):
+    """Make the cache drop what is too much, beside the dirty nodes."""
+    if cache.used + cache.dirty.bytes > cache.limit:
+        cache.evict(cache.dirty.bytes)
+
+
 # A cell: lengths of key and value, the kind of value in the upper bits of the first, key, value.
 
 cdef inline Slice key_of(const uint8_t* cell) noexcept:

@@ -445,7 +445,9 @@ cdef class Node(Entry):
     cdef int fit(self, int small, int capacity) except -1:
         """Take what keys share anew, and a page of `small` bytes where that is enough."""
         self.build_heads()
-        return self.repage(small if self.used() <= small else capacity)
+        if self.used() <= small:
+            capacity = small
+        return self.repage(capacity) if self.garbage or self.size != capacity else 0
 
     cdef Node split(self, int at, int small, int capacity):
         """Move the cells from slot `at` on into a new dirty node. Both have `small` bytes where

@@ -24,7 +24,7 @@ from cowfs._bytes cimport Slice, bytes_of, compare, slice_of, u32, u64
 from cowfs._ledger cimport OPERATION_DELETE, OPERATION_PUT, OPERATION_RANGE, Ledger
 from cowfs._node cimport (
     CELL_HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF, Node,
-    Summary, key_of, kind_of, length_of, new_node, value_of,
+    Summary, keep_budget, key_of, kind_of, length_of, new_node, value_of,
 )
 from cowfs._view cimport TreeView, check_key
 from cowfs._writer cimport BlockWriter
@@ -87,7 +87,7 @@ cdef class Tree(TreeView):
             raise ReadOnlyError(f"{self.label} is open for reading only")
         if self.cache.dirty.bytes > self.ledger.dirty_limit:
             self.ledger.spill()
-        self.keep_budget()
+        keep_budget(self.cache)
         return 0
 
     cdef inline bint owned(self, Node node):
@@ -165,8 +165,8 @@ cdef class Tree(TreeView):
         if kind != KIND_INLINE:
             self.ledger.operations.give_up()
         elif self.owner >= FIRST_DATASET:
-            self.ledger.operations.add(self.owner, OPERATION_PUT, key, value)
-        self.store(slice_of(key), kind, slice_of(value), release)
+            self.ledger.operations.add(self.owner, OPERATION_PUT, <bytes>key, <bytes>value)
+        self.store(slice_of(<bytes>key), kind, slice_of(<bytes>value), release)
 
     def touch(self, bytes key):
         """Copy the path to `key`, so that the counts of what its cell points to are settled."""

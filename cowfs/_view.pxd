@@ -25,7 +25,6 @@ cdef class TreeView:
 
     cdef int stand_on(self, bytes ref) except -1
     cdef Node shell(self, const uint8_t* pointer)
-    cdef inline void keep_budget(self)
     cdef int load(self, Node node) except -1
     cdef int check_summary(self, Node node, const uint8_t* ref) except -1
     cdef inline Node loaded_root(self)

@@ -14,7 +14,7 @@ from cowfs._bytes cimport Slice, bytes_of, compare, prefetch, slice_of, u64
 from cowfs._ledger cimport Ledger
 from cowfs._node cimport (
     HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF, Cache, Node,
-    Summary, key_of, kind_of, sound_ref, value_of,
+    Summary, keep_budget, key_of, kind_of, sound_ref, value_of,
 )
 from cowfs._pointer cimport twin_of
 
@@ -116,15 +116,9 @@ cdef class TreeView:
         node.set_pointer(pointer)
         return node
 
-    cdef inline void keep_budget(self):
-        """Make the cache drop what is too much, beside the dirty nodes."""
-        cdef Py_ssize_t dirty = self.cache.dirty.bytes
-        if self.cache.used + dirty > self.cache.limit:
-            self.cache.evict(dirty)
-
     cdef int load(self, Node node) except -1:
         """Fill an empty node from the device."""
-        self.keep_budget()
+        keep_budget(self.cache)
         read_node(node, self.source, self.node_size, self.label)
         if node is self.root and self.ref is not None:
             self.check_summary(node, slice_of(self.ref).at)
@@ -205,8 +199,8 @@ cdef class TreeView:
         """The value of `key`, or `default`."""
         cdef Node leaf
         check_key(key)
-        leaf = self.leaf_of(slice_of(key))
-        return default if leaf is None else value_in(self, leaf, slice_of(key), default)
+        leaf = self.leaf_of(slice_of(<bytes>key))
+        return default if leaf is None else value_in(self, leaf, slice_of(<bytes>key), default)
 
     def get_many(self, keys, default=None):
         """The values of several keys, in their order.
@@ -262,8 +256,8 @@ cdef class TreeView:
         cdef Node leaf
         cdef int at
         check_key(key)
-        leaf = self.leaf_of(slice_of(key))
-        return leaf is not None and leaf.find(slice_of(key), &at)
+        leaf = self.leaf_of(slice_of(<bytes>key))
+        return leaf is not None and leaf.find(slice_of(<bytes>key), &at)
 
     def items_between(self, bytes start=None, bytes stop=None, bint reverse=False, int what=0):
         """An iterator over start <= key < stop.
@@ -371,7 +365,7 @@ cdef class Cursor:
         self.path = []
         self.page = None
         self.low = self.high = 0
-        self.tree.keep_budget()
+        keep_budget(self.tree.cache)
         node = self.tree.loaded_root()
         while node is not None and node.level:
             node = self.enter(node, (node.n - 1 if self.reverse else 0) if key is None else node.route(slice_of(key)))
@@ -410,7 +404,7 @@ cdef class Cursor:
             at = self.slot[len(self.path)] + (-1 if self.reverse else 1)
             if not 0 <= at < node.n:
                 continue
-            self.tree.keep_budget()
+            keep_budget(self.tree.cache)
             if node.p == NULL:
                 self.tree.load(node)
             bound = bytes_of(key_of(node.cell(at + self.reverse)))
