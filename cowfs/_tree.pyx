@@ -15,12 +15,11 @@ Invariants: dirty nodes hang below dirty nodes only; a dirty node has no block. 
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from cowfs._bytes cimport Slice, bytes_of, compare, slice_of, u32, u64
+from cowfs._bytes cimport Slice, bytes_of, compare, slice_of, u64
 from cowfs._ledger cimport OPERATION_DELETE, OPERATION_PUT, OPERATION_RANGE, Ledger
 from cowfs._node cimport (
     CELL_HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF, Node,
