@@ -436,8 +436,8 @@ cdef class Tree(TreeView):
                 self.writing()
                 self.store(slice_of(key), KIND_INLINE, slice_of(value), True)
                 leaf, version = self.root, self.version
-                while leaf is not None and leaf.level:
-                    leaf = <Node>leaf.kids[leaf.n - 1]
+                while leaf is not None and leaf.level and leaf.dirty:
+                    leaf = <Node>leaf.kids[leaf.n - 1]  # what is clean may have been evicted
                 if leaf is not None and (not leaf.dirty or compare(
                         key_of(leaf.cell(leaf.n - 1)), slice_of(key)) != 0):
                     leaf = None
