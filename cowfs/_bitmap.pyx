@@ -1,30 +1,28 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""A bitmap of blocks, one bit each, set for what may not be handed out.
+"""The bits of a bitmap of blocks: changing and searching them.
 
-Searching it is the part of allocation that grows with the store, so it goes word by word here.
+Searching is the part of allocation that grows with the store, so it goes word by word here. What is
+done to a group at a time is in `bitmap.py`.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport uint64_t
 
 cdef extern from *:
     int __builtin_popcountll(unsigned long long) noexcept
     int __builtin_ctzll(unsigned long long) noexcept
 
 
-cdef class Bitmap:
+cdef class Bits:
     """`size` bits, all clear at first; `used` of them are set. `dirty` has a byte for each group, set
-    when bits change."""
+    when bits change. `longest` has the length of run that each group may have room for."""
 
-    cdef bytearray words
-    cdef uint64_t* w
+    cdef readonly bytearray words
     cdef readonly Py_ssize_t size
-    cdef readonly Py_ssize_t used
+    cdef public Py_ssize_t used
     cdef readonly Py_ssize_t group_blocks
     cdef readonly bytearray dirty
-    cdef list longest
+    cdef readonly list longest
 
     def __init__(self, Py_ssize_t size, Py_ssize_t group_blocks):
         self.group_blocks = group_blocks
@@ -38,7 +36,7 @@ cdef class Bitmap:
         cdef Py_ssize_t groups = (size + self.group_blocks - 1) // self.group_blocks
         cdef Py_ssize_t length = groups * self.group_blocks // 8
         if length < len(self.words):
-            self.used -= self.count(size, self.size)
+            self.change(8 * length, self.size - 8 * length, False)
             del self.words[length:]
             del self.dirty[groups:]
             del self.longest[groups:]
@@ -48,13 +46,13 @@ cdef class Bitmap:
             if self.longest:
                 self.longest[len(self.longest) - 1] = self.group_blocks
             self.longest.extend([self.group_blocks] * (groups - len(self.longest)))
-        self.w = <uint64_t*>PyByteArray_AS_STRING(self.words)
         self.size = size
 
-    cdef Py_ssize_t change(self, Py_ssize_t start, Py_ssize_t length, bint on):
+    cdef Py_ssize_t change(self, Py_ssize_t start, Py_ssize_t length, bint on) except -1:
         """Set or clear a range; the number of bits that changed."""
-        cdef Py_ssize_t changed = 0, stop = start + length, take, bit, group
-        cdef uint64_t mask, old
+        cdef Py_ssize_t changed = 0, stop = start + length, take, group
+        cdef uint64_t mask, flipped, inverted = ~<uint64_t>0 if on else 0
+        cdef uint64_t* words = data_of(self)
         if start < 0 or length < 0 or stop > self.size:
             raise ValueError(f"blocks {start} to {stop} of {self.size}")
         if length:
@@ -63,16 +61,11 @@ cdef class Bitmap:
                 if not on:
                     self.longest[group] = self.group_blocks
         while start < stop:
-            bit = start & 63
-            take = min(64 - bit, stop - start)
-            mask = (~<uint64_t>0 if take == 64 else ((<uint64_t>1 << take) - 1)) << bit
-            old = self.w[start >> 6]
-            if on:
-                changed += __builtin_popcountll(mask & ~old)
-                self.w[start >> 6] = old | mask
-            else:
-                changed += __builtin_popcountll(mask & old)
-                self.w[start >> 6] = old & ~mask
+            take = min(64 - (start & 63), stop - start)
+            mask = (~<uint64_t>0 >> (64 - take)) << (start & 63)
+            flipped = mask & (words[start >> 6] ^ inverted)
+            changed += __builtin_popcountll(flipped)
+            words[start >> 6] ^= flipped
             start += take
         self.used += changed if on else -changed
         return changed
@@ -85,161 +78,77 @@ cdef class Bitmap:
         """Clear a range; how many of its bits were set."""
         return self.change(start, length, False)
 
-    cdef Py_ssize_t change_packed(self, bytes packed, bint on):
+    def set_packed(self, bytes packed, bint on=True):
+        """Set ranges given as words `start << 16 | length`; how many bits were clear."""
         cdef Py_ssize_t i, total = 0
         cdef uint64_t word
-        cdef const uint64_t* words = <const uint64_t*>PyBytes_AS_STRING(packed)
         for i in range(PyBytes_GET_SIZE(packed) // 8):
-            word = words[i]
+            word = (<const uint64_t*>PyBytes_AS_STRING(packed))[i]
             total += self.change(word >> 16, word & 0xFFFF, on)
         return total
 
-    def set_packed(self, bytes packed):
-        """Set ranges given as words `start << 16 | length`; how many bits were clear."""
-        return self.change_packed(packed, True)
-
     def clear_packed(self, bytes packed):
         """Clear ranges given as words `start << 16 | length`; how many bits were set."""
-        return self.change_packed(packed, False)
+        return self.set_packed(packed, False)
 
     def test(self, Py_ssize_t at):
         """Whether a bit is set."""
-        if at < 0 or at >= self.size:
-            return False
-        return bool(self.w[at >> 6] >> (at & 63) & 1)
+        return 0 <= at < self.size and bool(data_of(self)[at >> 6] >> (at & 63) & 1)
 
-    def count(self, Py_ssize_t start, Py_ssize_t stop):
-        """Set bits in start .. stop - 1."""
-        cdef Py_ssize_t total = 0
-        while start < stop and start & 63:
-            total += self.w[start >> 6] >> (start & 63) & 1
-            start += 1
-        while start + 64 <= stop:
-            total += __builtin_popcountll(self.w[start >> 6])
-            start += 64
-        while start < stop:
-            total += self.w[start >> 6] >> (start & 63) & 1
-            start += 1
-        return total
+    def next_set(self, Py_ssize_t at):
+        """The first set bit from `at` on, or `size`."""
+        return next_bit(data_of(self), at, self.size, True)
+
+    def next_clear(self, Py_ssize_t at):
+        """The first clear bit from `at` on, or `size`."""
+        return next_bit(data_of(self), at, self.size, False)
 
     def find(self, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t goal):
         """(position, length) of the first clear run of `goal` bits in start .. stop - 1, or of the
         longest run there is; (start, 0) where all bits are set."""
-        cdef Py_ssize_t at = start, run, best = start, best_length = 0
-        cdef uint64_t word
-        if stop > self.size:
-            stop = self.size
-        while at < stop:
-            # To the next clear bit.
-            word = ~self.w[at >> 6] >> (at & 63)
-            if word == 0:
-                at = (at | 63) + 1
-                continue
-            at += __builtin_ctzll(word)
+        cdef Py_ssize_t at, end = start, best = start, length = 0
+        stop = min(stop, self.size)
+        while length < goal:
+            at = next_bit(data_of(self), end, stop, False)
             if at >= stop:
                 break
-            # To the end of the run.
-            run = at
-            while run < stop and run - at < goal:
-                word = self.w[run >> 6] >> (run & 63)
-                if word == 0:
-                    run = (run | 63) + 1
-                    continue
-                run += __builtin_ctzll(word)
-                break
-            if run > stop:
-                run = stop
-            if run - at >= goal:
-                return at, goal
-            if run - at > best_length:
-                best = at
-                best_length = run - at
-            at = run
-        return best, best_length
-
-    def next_set(self, Py_ssize_t at):
-        """The first set bit from `at` on, or `size`."""
-        cdef uint64_t word
-        while at < self.size:
-            word = self.w[at >> 6] >> (at & 63)
-            if word:
-                return min(at + __builtin_ctzll(word), self.size)
-            at = (at | 63) + 1
-        return self.size
-
-    def next_clear(self, Py_ssize_t at):
-        """The first clear bit from `at` on, or `size`."""
-        cdef uint64_t word
-        while at < self.size:
-            word = ~self.w[at >> 6] >> (at & 63)
-            if word:
-                return min(at + __builtin_ctzll(word), self.size)
-            at = (at | 63) + 1
-        return self.size
+            end = next_bit(data_of(self), at, min(stop, at + goal), True)
+            if end - at > length:
+                best, length = at, end - at
+        return best, length
 
     def search(self, Py_ssize_t near, Py_ssize_t goal):
         """(position, length) of a clear run of `goal` bits within one group: the next one behind
         `near`, going round; (0, 0) where there is none. Groups known to hold no run of that length
         are passed over."""
         cdef Py_ssize_t groups = len(self.longest)
-        cdef Py_ssize_t i, group, start, stop, first
-        if groups == 0:
-            return 0, 0
+        cdef Py_ssize_t i, group, start
         if near >= self.size or near < 0:
             near = 0
-        first = near // self.group_blocks
-        for i in range(groups + 1):
-            group = (first + i) % groups
+        for i in range(groups + 1 if groups else 0):
+            group = (near // self.group_blocks + i) % groups
             if self.longest[group] < goal:
                 continue
             start = group * self.group_blocks
-            stop = start + self.group_blocks
-            if i == 0:
-                start = near
-            position, length = self.find(start, stop, goal)
+            position, length = self.find(start if i else near, start + self.group_blocks, goal)
             if length >= goal:
                 return position, length
             if i:
                 self.longest[group] = length
         return 0, 0
 
-    def copy(self):
-        """Another bitmap with the same bits, of which none has changed yet."""
-        cdef Bitmap other
-        other = Bitmap(self.size, self.group_blocks)
-        other.words[:] = self.words
-        other.used = self.used
-        other.w = <uint64_t*>PyByteArray_AS_STRING(other.words)
-        memset(PyByteArray_AS_STRING(other.dirty), 0, len(other.dirty))
-        return other
 
-    def clean(self):
-        """Which groups changed since the last call, as a list; they count as unchanged now."""
-        cdef list groups = [i for i, changed in enumerate(self.dirty) if changed]
-        memset(PyByteArray_AS_STRING(self.dirty), 0, len(self.dirty))
-        return groups
+cdef inline uint64_t* data_of(Bits bits) noexcept:
+    return <uint64_t*>PyByteArray_AS_STRING(bits.words)
 
-    def mark(self, groups):
-        """Count these groups as changed."""
-        for group in groups:
-            self.dirty[group] = 1
 
-    def mark_all(self):
-        """Count all groups as changed."""
-        memset(PyByteArray_AS_STRING(self.dirty), 1, len(self.dirty))
-
-    def group_bytes(self, Py_ssize_t group):
-        """The bits of a group, lowest block in the lowest bit of the first byte."""
-        cdef Py_ssize_t length = self.group_blocks // 8
-        return bytes(self.words[group * length:(group + 1) * length])
-
-    def set_group_bytes(self, Py_ssize_t group, bytes data):
-        """Replace the bits of a group."""
-        cdef Py_ssize_t length = self.group_blocks // 8
-        if len(data) != length:
-            raise ValueError(f"{len(data)} bytes for a group of {length}")
-        self.used -= self.count(8 * group * length, 8 * (group + 1) * length)
-        self.words[group * length:(group + 1) * length] = data
-        self.used += self.count(8 * group * length, 8 * (group + 1) * length)
-        self.longest[group] = self.group_blocks
-        self.w = <uint64_t*>PyByteArray_AS_STRING(self.words)
+cdef Py_ssize_t next_bit(
+        const uint64_t* words, Py_ssize_t at, Py_ssize_t stop, bint on) noexcept:
+    """The first bit in at .. stop - 1 that is set (`on`) or clear, or `stop`."""
+    cdef uint64_t word
+    while at < stop:
+        word = (words[at >> 6] if on else ~words[at >> 6]) >> (at & 63)
+        if word:
+            return min(at + __builtin_ctzll(word), stop)
+        at = (at | 63) + 1
+    return stop

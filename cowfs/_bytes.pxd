@@ -1,4 +1,5 @@
-# How the compiled modules read numbers and keys in a page, where nothing is aligned.
+# How the compiled modules read and write numbers and keys in a page, where nothing is aligned.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
@@ -25,6 +26,27 @@ cdef inline uint64_t u64(const uint8_t* at) noexcept:
     return value
 
 
-cdef inline int compare(const uint8_t* a, int alen, const uint8_t* b, int blen) noexcept:
-    cdef int c = memcmp(a, b, alen if alen < blen else blen)
-    return c if c else alen - blen
+cdef inline void put16(uint8_t* to, uint16_t value) noexcept:
+    memcpy(to, &value, 2)
+
+
+cdef struct Slice:
+    # Bytes somewhere: a key or value, in a page or a bytes object that whoever uses it keeps.
+    const uint8_t* at
+    int length
+
+
+cdef inline Slice slice_of(bytes data) noexcept:
+    cdef Slice result
+    result.at = <const uint8_t*>PyBytes_AS_STRING(data)
+    result.length = <int>PyBytes_GET_SIZE(data)
+    return result
+
+
+cdef inline bytes bytes_of(Slice data):
+    return PyBytes_FromStringAndSize(<const char*>data.at, data.length)
+
+
+cdef inline int compare(Slice a, Slice b) noexcept:
+    cdef int c = memcmp(a.at, b.at, a.length if a.length < b.length else b.length)
+    return c if c else a.length - b.length

@@ -1,5 +1,5 @@
 # Declarations of the ledger and of the list of operations. See _ledger.pyx.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     OPERATION_TREE = 0
@@ -8,17 +8,14 @@ cdef enum:
     OPERATION_RANGE = 3
 
 cdef class Operations:
-    cdef uint8_t* data
+    cdef bytearray data
     cdef Py_ssize_t size
-    cdef Py_ssize_t room
     cdef uint64_t tree
     cdef readonly Py_ssize_t count
     cdef readonly bint whole
 
-    cdef int add(self, uint64_t tree, int op, const uint8_t* key, Py_ssize_t klen,
-                 const uint8_t* value, Py_ssize_t vlen) except -1
-    cdef void append(self, int op, const uint8_t* key, Py_ssize_t klen,
-                     const uint8_t* value, Py_ssize_t vlen) noexcept
+    cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1
+    cdef void append(self, int operation, bytes key, bytes value) noexcept
     cpdef void give_up(self)
 
 cdef class Ledger:
@@ -29,13 +26,10 @@ cdef class Ledger:
     cdef readonly dict shared
     cdef readonly dict counts
     cdef readonly uint64_t durable
-    cdef uint64_t* freed
-    cdef uint64_t* births
-    cdef Py_ssize_t freed_n
-    cdef Py_ssize_t freed_room
+    cdef bytearray freed
     cdef readonly uint64_t freed_blocks
     cdef public bint reuse_own
-    cdef public list own_freed
+    cdef public bytearray own_freed
     cdef public list dropped
     cdef public bint grows
     cdef public uint64_t replaced
@@ -45,10 +39,9 @@ cdef class Ledger:
     cdef public object spill
     cdef public object compress
 
-    cdef uint32_t count_of(self, uint64_t block)
-    cdef int raise_count(self, uint64_t block) except -1
-    cdef int last_reference(self, uint64_t block) except -1
-    cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth, int32_t twin) except -1
-    cdef int note_freed(self, uint64_t run, uint64_t birth) except -1
-    cdef int note_all_freed(self, Ledger other) except -1
-    cdef bint lower_count(self, const uint8_t* pointer) except -1
+    cpdef uint32_t count(self, uint64_t block) except 0
+    cpdef share(self, uint64_t block)
+    cpdef bint release(self, bytes pointer) except -1
+    cpdef bytes freed_between(self, uint64_t above, uint64_t upto)
+    cdef int take_freed(self, Ledger other) except -1
+    cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1

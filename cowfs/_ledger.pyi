@@ -19,7 +19,7 @@ class Ledger:
     counts: dict[int, int]
     freed_blocks: int
     reuse_own: bool
-    own_freed: list[int]
+    own_freed: bytearray
     dropped: list[bytes]
     grows: bool
     replaced: int
@@ -43,4 +43,3 @@ class Ledger:
     def release(self, pointer: bytes) -> bool: ...
     def freed_bytes(self, start: int = 0) -> bytes: ...
     def freed_between(self, above: int, upto: int) -> bytes: ...
-    def own_freed_bytes(self) -> bytes: ...

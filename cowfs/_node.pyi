@@ -20,7 +20,7 @@ class Cache:
     def clear(self) -> None: ...
 
 class Node(Entry):
-    used_bytes: int
     n: int
     level: int
     birth: int
+    def used(self) -> int: ...

@@ -1,4 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """A node of the B+tree on a packed buffer, and the cache that nodes and records live in.
 
 A page is a header, an array of 16-bit slots, and cells. A slot holds the distance of its cell from
@@ -15,12 +14,12 @@ it next.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 import sys
 
-from cowfs._bytes cimport compare, prefetch, u16, u32, u64
+from cowfs._bytes cimport Slice, compare, prefetch, put16, u16, u32, u64
 from cowfs._pointer cimport DATA_LEVEL, logical_of, twin_of
 
 from cowfs import limits
@@ -28,8 +27,10 @@ from cowfs import limits
 if sys.byteorder != "little":
     raise ImportError("cowfs needs a little-endian machine")
 
-cdef extern from "Python.h":
+cdef extern from *:
     void PyObject_GC_UnTrack(void* op)
+    uint32_t __builtin_bswap32(uint32_t) noexcept
+    uint64_t __builtin_bswap64(uint64_t) noexcept
 
 cdef enum:
     CACHE_LINE = 64
@@ -49,23 +50,9 @@ cdef inline uint32_t head_of(const uint8_t* key, int klen) noexcept:
     cdef uint32_t word = 0
     if klen >= 4:
         memcpy(&word, key, 4)
-        return ((word & 0xFF) << 24) | ((word & 0xFF00) << 8) | ((word >> 8) & 0xFF00) | (word >> 24)
-    if klen > 0:
-        word = <uint32_t>key[0] << 24
-    if klen > 1:
-        word |= <uint32_t>key[1] << 16
-    if klen > 2:
-        word |= <uint32_t>key[2] << 8
-    return word
-
-
-cdef inline uint64_t word_of(const uint8_t* key) noexcept:
-    """The first eight bytes of a key as a number that sorts as they do."""
-    return (<uint64_t>head_of(key, 4) << 32) | head_of(key + 4, 4)
-
-
-cdef inline void put16(uint8_t* at, uint16_t value) noexcept:
-    memcpy(at, &value, 2)
+    elif klen > 0:
+        memcpy(&word, key, klen)
+    return __builtin_bswap32(word)
 
 
 cdef inline list untracked(list entries):
@@ -166,15 +153,11 @@ cdef class Cache:
 
     def clear(self):
         """Drop everything: whatever is asked for is read from the device again."""
-        cdef Py_ssize_t limit = self.limit
-        cdef Entry entry
-        for entry in self.ring:
-            entry.referenced = False
-        self.limit = 0
-        self.evict(0)
-        self.limit = limit
+        for entry in list(self.ring):
+            self.forget(<Entry>entry)
 
 
+@cython.final
 @cython.no_gc
 cdef class Node(Entry):
     """One node: a page, or an empty shell that knows where its page is stored."""
@@ -193,7 +176,7 @@ cdef class Node(Entry):
     cdef inline uint8_t* cell(self, int i) noexcept:
         return self.p + self.size - (<uint16_t*>(self.p + HEADER))[i]
 
-    cdef bint find(self, const uint8_t* key, int klen, int* at) noexcept:
+    cdef bint find(self, Slice key, int* at) noexcept:
         """Lower bound of `key` in `at`; True where the key itself is there.
 
         Slot 0 of an inner node stands for everything below slot 1, whatever key it holds.
@@ -202,45 +185,35 @@ cdef class Node(Entry):
         cdef int lo = base, hi = self.n, mid, c, prefix = self.prefix
         cdef uint32_t head
         cdef uint64_t word
-        cdef uint8_t* cell
         cdef uint32_t* heads = self.heads
         if hi <= base:
             at[0] = hi
             return False
-        if 0 < prefix <= 8 and klen >= 8:
+        if 0 < prefix <= 8 and key.length >= 8:
             # As below, without a look at a cell, which is seldom in the processor's cache.
-            word = word_of(key) >> (64 - 8 * prefix)
+            word = __builtin_bswap64(u64(key.at)) >> (64 - 8 * prefix)
             if word != self.shared:
                 at[0] = hi if word > self.shared else base
                 return False
         elif prefix:
-            cell = self.cell(base)
-            c = memcmp(key, cell + CELL_HEADER, prefix if prefix < klen else klen)
+            c = memcmp(key.at, key_of(self.cell(base)).at, min(prefix, key.length))
             if c > 0:
                 at[0] = hi
                 return False
-            if c < 0 or klen < prefix:
+            if c < 0 or key.length < prefix:
                 at[0] = base
                 return False
-        head = head_of(key + prefix, klen - prefix)
+        head = head_of(key.at + prefix, key.length - prefix)
         lo = self.first_head(head, lo)
         at[0] = lo
         if lo >= self.n or heads[lo] != head:
             return False
         hi = lo + 1
         if hi < self.n and heads[hi] == head:
-            hi = self.n
-            mid = lo
-            while mid < hi:
-                c = (mid + hi) >> 1
-                if heads[c] == head:
-                    mid = c + 1
-                else:
-                    hi = c
+            hi = self.n if head == 0xFFFFFFFF else self.first_head(head + 1, hi)
         while lo < hi:
             mid = (lo + hi) >> 1
-            cell = self.cell(mid)
-            c = compare(cell + CELL_HEADER, u16(cell) & 0x3FFF, key, klen)
+            c = compare(key_of(self.cell(mid)), key)
             if c == 0:
                 at[0] = mid
                 return True
@@ -253,7 +226,7 @@ cdef class Node(Entry):
 
     cdef inline int first_head(self, uint32_t head, int lo) noexcept:
         """The first slot from `lo` on whose head is not less."""
-        cdef int hi = self.n, mid
+        cdef int mid, hi = self.n
         while lo < hi:
             mid = (lo + hi) >> 1
             if self.heads[mid] < head:
@@ -262,55 +235,50 @@ cdef class Node(Entry):
                 hi = mid
         return lo
 
-    cdef void prefetch_cell(self, const uint8_t* key, int klen) noexcept:
+    cdef void prefetch_cell(self, Slice key) noexcept:
         """Have the processor fetch the cell of a leaf at which `find` will look first."""
         cdef int at
-        cdef uint8_t* cell
-        if klen > self.prefix:
-            at = self.first_head(head_of(key + self.prefix, klen - self.prefix), 0)
+        if key.length > self.prefix:
+            at = self.first_head(head_of(key.at + self.prefix, key.length - self.prefix), 0)
             if at < self.n:
-                cell = self.cell(at)
-                prefetch(cell)
-                prefetch(cell + CACHE_LINE)
+                prefetch(self.cell(at))
+                prefetch(self.cell(at) + CACHE_LINE)
 
-    cdef int route(self, const uint8_t* key, int klen) noexcept:
+    cdef int route(self, Slice key) noexcept:
         """The child of an inner node that covers `key`."""
         cdef int at
-        if self.find(key, klen, &at):
-            return at
-        return at - 1
+        return at if self.find(key, &at) else at - 1
+
+    cdef int reserve_heads(self, int n) except -1:
+        """Make room for so many heads."""
+        cdef uint32_t* grown
+        if self.heads_room < n:
+            grown = <uint32_t*>realloc(self.heads, 4 * (n + 16))
+            if grown == NULL:
+                raise MemoryError()
+            self.heads = grown
+            self.heads_room = n + 16
+        return 0
 
     cdef int build_heads(self) except -1:
         """Find the prefix that all keys share, its first eight bytes as a number, and the four bytes
         after it, for `find`."""
         cdef int base = 1 if self.level else 0
-        cdef int i, klen, first_len, last_len, prefix = 0
-        cdef uint8_t* first
-        cdef uint8_t* last
-        cdef uint32_t* grown
-        if self.heads_room < self.n:
-            grown = <uint32_t*>realloc(self.heads, 4 * (self.n + 16))
-            if grown == NULL:
-                raise MemoryError()
-            self.heads = grown
-            self.heads_room = self.n + 16
+        cdef int i, prefix = 0
+        cdef Slice key, last
+        self.reserve_heads(self.n)
         if self.n > base:
-            first = self.cell(base)
-            last = self.cell(self.n - 1)
-            first_len = u16(first) & 0x3FFF
-            last_len = u16(last) & 0x3FFF
-            if last_len < first_len:
-                first_len = last_len
-            while prefix < first_len and first[CELL_HEADER + prefix] == last[CELL_HEADER + prefix]:
+            key = key_of(self.cell(base))
+            last = key_of(self.cell(self.n - 1))
+            while prefix < key.length and prefix < last.length and key.at[prefix] == last.at[prefix]:
                 prefix += 1
         self.prefix = prefix
         self.shared = 0
         for i in range(min(prefix, 8)):
-            self.shared = (self.shared << 8) | first[CELL_HEADER + i]
+            self.shared = (self.shared << 8) | key.at[i]
         for i in range(base, self.n):
-            first = self.cell(i)
-            klen = u16(first) & 0x3FFF
-            self.heads[i] = head_of(first + CELL_HEADER + prefix, klen - prefix)
+            key = key_of(self.cell(i))
+            self.heads[i] = head_of(key.at + prefix, key.length - prefix)
         return 0
 
     cdef object attach(self, bytes page, uint64_t blocks, uint32_t block_size, uint32_t node_size):
@@ -320,11 +288,10 @@ cdef class Node(Entry):
         """
         cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
         cdef int size = <int>PyBytes_GET_SIZE(page)
-        cdef int n, i, base, dist, klen, kind, vlen, before_len = 0
+        cdef int n, i, dist
         cdef int64_t total
         cdef uint8_t* cell
-        cdef uint8_t* value
-        cdef uint8_t* before = NULL
+        cdef Slice key, value, before
         if size < HEADER or u32(p) != NODE_MAGIC:
             return "not a node"
         if p[4] != self.level:
@@ -332,234 +299,200 @@ cdef class Node(Entry):
         n = u16(p + 6)
         if n == 0 or HEADER + 2 * n > size:
             return f"a node of {n} items in {size} bytes"
-        base = 1 if self.level else 0
         total = HEADER + 2 * n
         for i in range(n):
             dist = u16(p + HEADER + 2 * i)
             if dist < CELL_HEADER or dist > size - HEADER - 2 * n:
                 return f"item {i} lies outside the node"
             cell = p + size - dist
-            klen = u16(cell) & 0x3FFF
-            kind = u16(cell) >> 14
-            vlen = u16(cell + 2)
-            if CELL_HEADER + klen + vlen > dist or klen > MAX_KEY_LEN:
+            key = key_of(cell)
+            value = value_of(cell)
+            if length_of(cell) > dist or key.length > MAX_KEY_LEN:
                 return f"item {i} runs over the end of the node"
-            value = cell + CELL_HEADER + klen
-            if base:
-                if kind != KIND_INLINE or vlen != REF:
+            if self.level:
+                if kind_of(cell) != KIND_INLINE or value.length != REF:
                     return f"item {i} is no child reference"
-                if not sound_ref(value, self.level - 1, node_size, blocks, block_size):
+                if not sound_ref(value.at, self.level - 1, node_size, blocks, block_size):
                     return f"item {i} refers to what cannot be a child"
-            elif klen == 0 or not sound_value(kind, value, vlen, node_size, blocks, block_size):
+            elif key.length == 0 or not sound_value(
+                    kind_of(cell), value, node_size, blocks, block_size):
                 return f"item {i} is malformed"
-            if i > base and compare(before, before_len, cell + CELL_HEADER, klen) >= 0:
+            if i > (1 if self.level else 0) and compare(before, key) >= 0:
                 return f"item {i} is out of order"
-            before = cell + CELL_HEADER
-            before_len = klen
-            total += CELL_HEADER + klen + vlen
+            before = key
+            total += length_of(cell)
         if total != size:
             return f"{total} bytes of items in a node of {size}"
         self.n = n
-        self.page = page
-        self.p = p
-        self.size = size
-        self.garbage = 0
+        self.take_page(page, HEADER + 2 * n)
         self.last = -2
-        self.low = HEADER + 2 * n
-        if base:
+        if self.level:
             self.kids = untracked([None] * n)
         self.build_heads()
-        self.cost = size + ENTRY_OVERHEAD + (48 * n if base else 0)
+        self.cost = size + ENTRY_OVERHEAD + (48 * n if self.level else 0)
         return None
 
-    cdef int copy_heads(self, Node source) except -1:
-        """Take over what `find` knows of another node with the same items."""
-        if self.heads_room < source.n:
-            free(self.heads)
-            self.heads_room = 0
-            self.heads = <uint32_t*>malloc(4 * (source.n + 16))
-            if self.heads == NULL:
-                raise MemoryError()
-            self.heads_room = source.n + 16
-        memcpy(self.heads, source.heads, 4 * source.n)
+    cdef void take_page(self, bytes page, int low) noexcept:
+        """Go over to a page whose cells begin at `low`, with no garbage among them."""
+        self.page = page
+        self.p = <uint8_t*>PyBytes_AS_STRING(page)
+        self.size = <int>PyBytes_GET_SIZE(page)
+        self.low = low
+        self.garbage = 0
+
+    cdef int copy_items(self, Node source, int first, bytes page) except -1:
+        """Take what another node holds from slot `first` on to a page of its own. The children are
+        shared."""
+        cdef list kids = source.kids
+        self.take_page(page, source.lay_out(first, page))
+        self.n = source.n - first
+        self.level = source.level
+        self.last = source.last
+        self.reserve_heads(self.n)
+        memcpy(self.heads, source.heads + first, 4 * self.n)
         self.prefix = source.prefix
         self.shared = source.shared
+        if self.level:
+            # Last: a new list can run the garbage collector, and so another thread that evicts.
+            self.kids = untracked(kids[first:])
         return 0
 
-    cdef Node copy(self, int capacity, uint64_t txid, Meter meter):
-        """A dirty node with the same items. The children are shared, being immutable."""
-        # Making an object can run the garbage collector, and so another thread that evicts.
-        cdef bytes held = self.page
-        cdef uint8_t* p = self.p
-        cdef list kids = self.kids
-        cdef Node node = new_node(self.level, capacity, txid, meter)
-        node.low = lay_out(p, self.size, self.n, self.low, self.garbage, node.p, capacity)
-        node.n = self.n
-        node.last = self.last
-        if self.level:
-            node.kids = untracked(list(kids))
-        node.copy_heads(self)
+    cdef void own(self, uint64_t txid, Meter meter) noexcept:
+        """Be a dirty node, which transaction `txid` may change."""
+        self.birth = txid
+        self.dirty = True
+        self.meter = meter
+        meter.bytes += self.size + ENTRY_OVERHEAD
+
+    cdef Node copy(self, int first, int capacity, uint64_t txid, Meter meter):
+        """A dirty node with the same items, those from slot `first` on."""
+        cdef Node node = Node.__new__(Node)
+        node.copy_items(self, first, PyBytes_FromStringAndSize(NULL, capacity))
+        node.own(txid, meter)
         return node
 
-    @property
-    def used_bytes(self):
+    cpdef int used(self) noexcept:
         """Bytes of the page that hold something."""
-        return self.used()
-
-    cdef int used(self) noexcept:
         return HEADER + 2 * self.n + self.size - self.low - self.garbage
 
-    cdef bint insert(self, int i, const uint8_t* key, int klen, int kind,
-                     const uint8_t* value, int vlen) except -1:
-        """Put a cell in front of slot `i` of a dirty node; False where it does not fit."""
-        cdef int need = CELL_HEADER + klen + vlen
+    cdef bint insert(self, int i, Slice key, int kind, Slice value, Node kid) except -1:
+        """Put a cell, and the child that belongs to it, in front of slot `i` of a dirty node; False
+        where it does not fit."""
+        cdef int need = CELL_HEADER + key.length + value.length
         cdef int base = 1 if self.level else 0
+        cdef int other = base if i != base else base + 1
         cdef uint8_t* cell
         cdef uint16_t* slots
-        cdef uint32_t* grown
-        cdef int other
         if self.low - HEADER - 2 * self.n < need + 2:
-            if self.low + self.garbage - HEADER - 2 * self.n < need + 2:
+            if self.used() + need + 2 > self.size:
                 return False
-            self.compact()
+            self.repage(self.size)
+        if self.heads_room <= self.n:
+            self.reserve_heads(self.n + 1)
         self.low -= need
         cell = self.p + self.low
-        put16(cell, <uint16_t>(klen | (kind << 14)))
-        put16(cell + 2, <uint16_t>vlen)
-        memcpy(cell + CELL_HEADER, key, klen)
-        memcpy(cell + CELL_HEADER + klen, value, vlen)
+        put16(cell, <uint16_t>(key.length | kind << 14))
+        put16(cell + 2, <uint16_t>value.length)
+        memcpy(cell + CELL_HEADER, key.at, key.length)
+        memcpy(cell + CELL_HEADER + key.length, value.at, value.length)
         slots = <uint16_t*>(self.p + HEADER)
         memmove(slots + i + 1, slots + i, 2 * (self.n - i))
         slots[i] = <uint16_t>(self.size - self.low)
-        if self.heads_room <= self.n:
-            grown = <uint32_t*>realloc(self.heads, 4 * (2 * self.n + 16))
-            if grown == NULL:
-                raise MemoryError()
-            self.heads = grown
-            self.heads_room = 2 * self.n + 16
         memmove(self.heads + i + 1, self.heads + i, 4 * (self.n - i))
         self.n += 1
         self.last = i
-        other = base if i != base else base + 1
-        if i >= base and self.n > other and klen >= self.prefix and memcmp(
-                key, self.cell(other) + CELL_HEADER, self.prefix) == 0:
-            self.heads[i] = head_of(key + self.prefix, klen - self.prefix)
+        if i >= base and self.n > other and key.length >= self.prefix and memcmp(
+                key.at, key_of(self.cell(other)).at, self.prefix) == 0:
+            self.heads[i] = head_of(key.at + self.prefix, key.length - self.prefix)
         else:
             self.build_heads()
+        if self.level:
+            self.kids.insert(i, kid)
         return True
 
-    cdef bint replace(self, int i, int kind, const uint8_t* value, int vlen) except -1:
-        """Give slot `i` of a dirty node another value; False where it does not fit."""
+    cdef bint overwrite(self, int i, int kind, Slice value) noexcept:
+        """Give slot `i` of a dirty node another value; False where it has another length."""
         cdef uint8_t* cell = self.cell(i)
-        cdef int klen = u16(cell) & 0x3FFF
-        cdef int old = u16(cell + 2)
-        cdef int need
-        cdef uint8_t key[MAX_KEY_LEN]
-        if old == vlen:
-            put16(cell, <uint16_t>(klen | (kind << 14)))
-            memcpy(cell + CELL_HEADER + klen, value, vlen)
-            return True
-        need = CELL_HEADER + klen + vlen
-        if self.low - HEADER - 2 * self.n < need:
-            if self.low + self.garbage - HEADER - 2 * self.n + old < vlen:
-                return False
-            memcpy(key, cell + CELL_HEADER, klen)
-            self.remove(i, 1)
-            return self.insert(i, key, klen, kind, value, vlen)
-        self.low -= need
-        memcpy(self.p + self.low + CELL_HEADER, cell + CELL_HEADER, klen)
-        cell = self.p + self.low
-        put16(cell, <uint16_t>(klen | (kind << 14)))
-        put16(cell + 2, <uint16_t>vlen)
-        memcpy(cell + CELL_HEADER + klen, value, vlen)
-        (<uint16_t*>(self.p + HEADER))[i] = <uint16_t>(self.size - self.low)
-        self.garbage += CELL_HEADER + klen + old
+        cdef int klen = key_of(cell).length
+        if value_of(cell).length != value.length:
+            return False
+        put16(cell, <uint16_t>(klen | kind << 14))
+        memcpy(cell + CELL_HEADER + klen, value.at, value.length)
         return True
 
-    cdef void remove(self, int i, int count) noexcept:
-        """Take `count` cells from slot `i` on out of a dirty node."""
+    cdef int remove(self, int i, int count) except -1:
+        """Take `count` cells from slot `i` on, and their children, out of a dirty node."""
         cdef int j
-        cdef uint8_t* cell
         cdef uint16_t* slots = <uint16_t*>(self.p + HEADER)
         for j in range(i, i + count):
-            cell = self.cell(j)
-            self.garbage += CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
+            self.garbage += length_of(self.cell(j))
         memmove(slots + i, slots + i + count, 2 * (self.n - i - count))
         memmove(self.heads + i, self.heads + i + count, 4 * (self.n - i - count))
         self.n -= count
         self.last = -2
-
-    cdef int compact(self) except -1:
-        """Squeeze the garbage out of a dirty page."""
-        return self.repage(self.size)
+        if self.level:
+            del self.kids[i:i + count]
+        return 0
 
     cdef int repage(self, int capacity) except -1:
-        """Give a dirty node a page of another size, in which its cells have room."""
+        """Give a dirty node a page of another size, in which its cells have room, without garbage."""
         cdef bytes page = PyBytes_FromStringAndSize(NULL, capacity)
-        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
-        self.low = lay_out(self.p, self.size, self.n, self.low, self.garbage, p, capacity)
+        cdef int low = self.lay_out(0, page)
         self.meter.bytes += capacity - self.size
-        self.page = page
-        self.p = p
-        self.size = capacity
-        self.garbage = 0
+        self.take_page(page, low)
         return 0
+
+    cdef int fit(self, int small, int capacity) except -1:
+        """Take what keys share anew, and a page of `small` bytes where that is enough."""
+        self.build_heads()
+        if self.used() <= small:
+            capacity = small
+        return self.repage(capacity) if self.garbage or self.size != capacity else 0
 
     cdef Node split(self, int at, int small, int capacity):
         """Move the cells from slot `at` on into a new dirty node. Both have `small` bytes where
         that is enough for what they hold, else `capacity`."""
         cdef Node right
-        cdef int i, length, total = HEADER
-        cdef uint8_t* cell
-        for i in range(at, self.n):
-            cell = self.cell(i)
-            total += CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2) + 2
-        right = new_node(
-            self.level, small if total <= small else capacity, self.birth, self.meter)
-        for i in range(at, self.n):
-            cell = self.cell(i)
-            length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
-            right.low -= length
-            memcpy(right.p + right.low, cell, length)
-            (<uint16_t*>(right.p + HEADER))[i - at] = <uint16_t>(right.size - right.low)
-            self.garbage += length
-        right.n = self.n - at
-        self.n = at
-        self.last = -2
-        if self.level:
-            right.kids = untracked(self.kids[at:])
-            del self.kids[at:]
-        right.build_heads()
-        self.build_heads()
-        self.compact()
-        if self.size > small and self.used() <= small:
-            self.repage(small)
+        if at == self.n:
+            self.last = -2
+            return new_node(self.level, small, self.birth, self.meter)
+        right = self.copy(at, self.size, self.birth, self.meter)
+        right.last = -2
+        right.fit(small, capacity)
+        self.remove(at, self.n - at)
+        self.fit(small, capacity)
         return right
 
     cdef Node packed(self, uint64_t owner, uint64_t txid):
         """The clean node that is stored for this dirty one: no garbage, no gap."""
         cdef Node node = Node.__new__(Node)
-        cdef int size = self.used()
-        cdef bytes page = PyBytes_FromStringAndSize(NULL, size)
-        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
-        node.low = lay_out(self.p, self.size, self.n, self.low, self.garbage, p, size)
-        (<uint32_t*>p)[0] = NODE_MAGIC
-        p[4] = <uint8_t>self.level
-        p[5] = 0
-        (<uint16_t*>p)[3] = <uint16_t>self.n
-        (<uint64_t*>p)[1] = owner
-        (<uint64_t*>p)[2] = txid
-        node.page = page
-        node.p = p
-        node.size = size
-        node.n = self.n
-        node.level = self.level
-        node.last = self.last
-        node.copy_heads(self)
-        if self.level:
-            node.kids = untracked(list(self.kids))
-        node.cost = size + ENTRY_OVERHEAD + (48 * self.n if self.level else 0)
+        node.copy_items(self, 0, PyBytes_FromStringAndSize(NULL, self.used()))
+        (<uint32_t*>node.p)[0] = NODE_MAGIC
+        node.p[4] = <uint8_t>self.level
+        node.p[5] = 0
+        (<uint16_t*>node.p)[3] = <uint16_t>self.n
+        (<uint64_t*>node.p)[1] = owner
+        (<uint64_t*>node.p)[2] = txid
+        node.cost = node.size + ENTRY_OVERHEAD + (48 * self.n if self.level else 0)
         return node
+
+    cdef int lay_out(self, int first, bytes page) noexcept:
+        """Copy header, and slots and cells from `first` on, to a page that has room for them, without
+        the garbage. Returns where the cells begin."""
+        cdef int i, length, capacity = <int>PyBytes_GET_SIZE(page), low = capacity
+        cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(page)
+        cdef uint16_t* slots = <uint16_t*>(p + HEADER)
+        memcpy(p, self.p, HEADER + 2 * self.n)
+        if not self.garbage and not first:
+            low -= self.size - self.low
+            memcpy(p + low, self.p + self.low, self.size - self.low)
+            return low
+        for i in range(first, self.n):
+            length = length_of(self.cell(i))
+            low -= length
+            memcpy(p + low, self.cell(i), length)
+            slots[i - first] = <uint16_t>(capacity - low)
+        return low
 
     cdef void set_pointer(self, const uint8_t* pointer) noexcept:
         """Take the place of the stored page from a block pointer."""
@@ -572,7 +505,10 @@ cdef class Node(Entry):
         self.twin = twin_of(pointer)
         memcpy(self.checksum, pointer + 28, 16)
 
-    cdef void write_pointer(self, uint8_t* to) noexcept:
+    cdef bytes pointer(self):
+        """The block pointer to the stored page."""
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, POINTER)
+        cdef uint8_t* to = <uint8_t*>PyBytes_AS_STRING(made)
         memcpy(to, &self.block, 8)
         memcpy(to + 8, &self.birth, 8)
         memcpy(to + 16, &self.stored, 4)
@@ -582,75 +518,58 @@ cdef class Node(Entry):
         to[25] = <uint8_t>self.level
         put16(to + 26, <uint16_t>self.twin)
         memcpy(to + 28, self.checksum, 16)
+        return made
 
-    cdef void summarize(self, uint64_t* out, uint32_t block_size, int copies):
-        """Items, logical bytes, stored bytes and cells that point outside, below this node. What is
-        not stored counts as if it were, in so many copies and without compression."""
-        cdef int i, klen, kind
+    cdef bytes reference(self, uint32_t block_size):
+        """Pointer and summary of a stored node, as its parent has them."""
+        cdef Summary summary = self.summarize(block_size, 1)
+        return self.pointer() + (<char*>&summary)[:sizeof(Summary)]
+
+    cdef Summary summarize(self, uint32_t block_size, int copies):
+        """What this node and everything below it hold. What is not stored counts as if it were, in
+        so many copies and without compression."""
+        cdef int i
         cdef uint8_t* cell
-        cdef uint8_t* value
-        cdef uint64_t below[4]
-        cdef uint64_t items = 0, logical = 0, outside = 0
-        cdef uint64_t stored = self.used() if self.dirty else self.stored
+        cdef Slice value
+        cdef Summary below, total
+        cdef uint64_t outside = 0
         if not self.dirty:
             copies = 2 if self.twin else 1
-        stored = (stored + block_size - 1) // block_size * block_size * copies
+        total.items = total.logical = 0
+        total.stored = copies * whole_blocks(self.used() if self.dirty else self.stored, block_size)
         for i in range(self.n):
             cell = self.cell(i)
-            klen = u16(cell) & 0x3FFF
-            value = cell + CELL_HEADER + klen
+            value = value_of(cell)
             if self.level:
                 kid = self.kids[i]
                 if kid is not None and (<Node>kid).dirty:
-                    (<Node>kid).summarize(below, block_size, copies)
-                    items += below[0]
-                    logical += below[1]
-                    stored += below[2]
-                    outside += below[3]
-                    continue
-                items += u64(value + 44)
-                logical += u64(value + 52)
-                stored += u64(value + 60)
-                outside += u32(value + 68)
+                    below = (<Node>kid).summarize(block_size, copies)
+                else:
+                    memcpy(&below, value.at + POINTER, sizeof(Summary))
+                total.items += below.items
+                total.logical += below.logical
+                total.stored += below.stored
+                outside += below.outside
                 continue
-            kind = u16(cell) >> 14
-            items += 1
-            logical += klen
-            if kind == KIND_INLINE:
-                logical += u16(cell + 2)
-            elif kind == KIND_EXTENT:
-                logical += u32(value + 20)
-                stored += (u32(value + 16) + block_size - 1) // block_size * block_size
-                outside += 1
+            total.items += 1
+            total.logical += key_of(cell).length
+            if kind_of(cell) == KIND_INLINE:
+                total.logical += value.length
+                continue
+            outside += 1
+            if kind_of(cell) == KIND_EXTENT:
+                total.logical += u32(value.at + 20)
+                total.stored += whole_blocks(u32(value.at + 16), block_size)
             else:
-                logical += u64(value + REF)
-                stored += u64(value + 60)
-                outside += 1
-        out[0] = items
-        out[1] = logical
-        out[2] = stored
-        out[3] = outside if outside < 0xFFFFFFFF else 0xFFFFFFFF
+                total.logical += u64(value.at + REF)
+                total.stored += u64(value.at + 60)
+        total.outside = <uint32_t>min(outside, <uint64_t>0xFFFFFFFF)
+        return total
 
 
-cdef int lay_out(const uint8_t* source, int size, int n, int low, int garbage,
-                 uint8_t* page, int capacity) noexcept:
-    """Copy the header, slots and cells of a page of `size` bytes into one that has room for what is
-    used of it, without the garbage. Returns where the cells begin."""
-    cdef int i, length, cells = size - low
-    cdef const uint8_t* cell
-    cdef uint16_t* slots = <uint16_t*>(page + HEADER)
-    memcpy(page, source, HEADER + 2 * n)
-    if not garbage:
-        memcpy(page + capacity - cells, source + low, cells)
-        return capacity - cells
-    low = capacity
-    for i in range(n):
-        cell = source + size - slots[i]
-        length = CELL_HEADER + (u16(cell) & 0x3FFF) + u16(cell + 2)
-        low -= length
-        memcpy(page + low, cell, length)
-        slots[i] = <uint16_t>(capacity - low)
-    return low
+cdef inline uint64_t whole_blocks(uint64_t size, uint64_t block_size) noexcept:
+    """Bytes of the blocks that so many take."""
+    return (size + block_size - 1) // block_size * block_size
 
 
 cdef bint sound_pointer(const uint8_t* pointer, int level, uint32_t most, uint64_t blocks,
@@ -677,44 +596,35 @@ cdef bint sound_ref(const uint8_t* ref, int level, uint32_t node_size, uint64_t 
             and sound_pointer(ref, level, node_size, blocks, block_size))
 
 
-cdef bint sound_value(int kind, const uint8_t* value, int vlen, uint32_t node_size,
-                      uint64_t blocks, uint32_t block_size) noexcept:
+cdef bint sound_value(int kind, Slice value, uint32_t node_size, uint64_t blocks,
+                      uint32_t block_size) noexcept:
     """Whether the value of an item of a leaf can have been written."""
     cdef int i
     cdef uint32_t record
     if kind == KIND_INLINE:
-        return <uint32_t>vlen <= node_size // 4 - 128
+        return <uint32_t>value.length <= node_size // 4 - 128
     if kind == KIND_EXTENT:
-        return vlen == POINTER and sound_pointer(
-            value, DATA_LEVEL, MAX_RECORD, blocks, block_size)
-    if kind != KIND_TREE or vlen != TREE_CELL or u64(value + REF) > MAX_VALUE:
+        return value.length == POINTER and sound_pointer(
+            value.at, DATA_LEVEL, MAX_RECORD, blocks, block_size)
+    if kind != KIND_TREE or value.length != TREE_CELL or u64(value.at + REF) > MAX_VALUE:
         return False
-    record = u32(value + REF + 8)
+    record = u32(value.at + REF + 8)
     if record == 0 or record > MAX_RECORD:
         return False
     for i in range(REF):
-        if value[i]:
-            return sound_ref(value, value[25], node_size, blocks, block_size)
+        if value.at[i]:
+            return sound_ref(value.at, value.at[25], node_size, blocks, block_size)
     return True
 
 
 cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter):
     """An empty dirty node, which transaction `txid` may change."""
     cdef Node node = Node.__new__(Node)
-    node.birth = txid
-    node.page = PyBytes_FromStringAndSize(NULL, capacity)
-    node.p = <uint8_t*>PyBytes_AS_STRING(node.page)
+    node.take_page(PyBytes_FromStringAndSize(NULL, capacity), capacity)
     memset(node.p, 0, HEADER)
-    node.size = capacity
-    node.low = capacity
     node.level = level
-    node.dirty = True
     node.last = -2
     node.kids = untracked([]) if level else None
-    node.heads_room = 128
-    node.heads = <uint32_t*>malloc(4 * 128)
-    if node.heads == NULL:
-        raise MemoryError()
-    node.meter = meter
-    meter.bytes += capacity + ENTRY_OVERHEAD
+    node.reserve_heads(112)
+    node.own(txid, meter)
     return node

@@ -18,7 +18,8 @@ from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 from . import limits
-from ._tree import EXTENT, INLINE, TREE, Tree
+from ._tree import Tree
+from ._view import EXTENT, INLINE, TREE
 from .blockio import BlockIO
 from .errors import CorruptionError, TooLargeError, UsageError
 from .format import (
@@ -80,7 +81,7 @@ class Blob:
         if cell is not None:
             self._kind, self._raw = cell
         self.size = cell_size((self._kind, self._raw))
-        if self._kind != TREE and tree.writable:
+        if self._kind != TREE and tree.ledger is not None:
             self.record_size = io.record_size(record_size)
         if self._kind == TREE:
             self.record_size = unpack_blob(self._raw)[2]
@@ -184,7 +185,7 @@ class Blob:
         try:
             ref = self._written.flush(self._io.writer) or NO_REF
             self._kind, self._raw = TREE, pack_blob(ref, self.size, self.record_size)
-            self._tree.swap(self._key, TREE, self._raw)
+            self._tree.put(self._key, self._raw, TREE, release=False)
         except BaseException as error:
             self._io.broken = error
             raise
@@ -431,7 +432,7 @@ def _record_tree(io: BlockIO, tree: Tree, ref: bytes, *, writable: bool) -> Tree
         io.node_size,
         tree.owner,
         ref if ref != NO_REF else None,
-        tree.edits if writable else None,
+        tree.ledger if writable else None,
         tree.label,
     )
 
@@ -559,7 +560,7 @@ def write_blob(
                 view = view[batch:]
             waiting += view
     except BaseException:
-        records.clear()
+        records.delete_range()
         raise
     if number == 0 and len(waiting) <= record_size:
         write_value(io, tree, key, bytes(waiting))
@@ -586,7 +587,7 @@ def share_blob_between(
     block = int.from_bytes(raw[:8], "little") if kind != INLINE else 0
     try:
         if block:
-            target.edits.share(block)
+            target.ledger.share(block)
         target.put(target_key, raw, kind)
     except BaseException as error:
         io.broken = error

@@ -16,8 +16,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from . import limits
-from ._bitmap import Bitmap
-from ._tree import EXTENT, INLINE, TREE, node_items
+from ._view import EXTENT, INLINE, TREE, node_items
+from .bitmap import Bitmap
 from .blob import RECORD_KEY_SIZE, cell_size, record_number
 from .blockio import MAX_DAMAGED, Damaged
 from .catalog import Catalog, Root

@@ -270,7 +270,7 @@ class Committer:
     def _store_space(self, ledger: Ledger, freed: list[bytes]) -> Tree:
         """Store the space map as it is without what this writes; the new space tree."""
         tree = self.space_tree.fork(ledger)
-        freed = [*freed, ledger.own_freed_bytes()]
+        freed = [*freed, bytes(ledger.own_freed)]
         changed = self.io.space.bitmap.clean()
         groups = self.io.space.checkpoint_groups(changed, freed, ledger.counts)
         beyond = -(-self.io.space.total // limits.GROUP_BLOCKS)
@@ -395,7 +395,7 @@ class Committer:
                 newest = min(versions.newest_read_txid(), ledger.durable)
                 space.defer(
                     tx.txid,
-                    unseen=ledger.freed_between(newest, ledger.durable) + ledger.own_freed_bytes(),
+                    unseen=ledger.freed_between(newest, ledger.durable) + ledger.own_freed,
                     seen=ledger.freed_between(0, newest),
                     young=ledger.freed_between(ledger.durable, tx.txid),
                 )

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from . import limits
-from ._bitmap import Bitmap
+from .bitmap import Bitmap
 
 
 class CountMap:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ._tree import INLINE, TREE, Tree
+from ._tree import Tree
+from ._view import INLINE, TREE
 from .blob import cell_size, record_number
 from .blockio import BlockIO
 from .engine import Engine

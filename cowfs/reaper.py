@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from . import limits
 from ._ledger import Ledger
-from ._tree import EXTENT, INLINE, node_items
+from ._view import EXTENT, INLINE, node_items
 from .blockio import BlockIO
 from .errors import CorruptionError
 from .format import NO_REF, POINTER_SIZE, REF_SIZE, is_plain_leaf, unpack_pointer

@@ -162,7 +162,7 @@ class LiveSession:
     def writing(self) -> Iterator[Tree]:
         """A transaction that commits, durably, when the outermost `with` ends well."""
         outer: Tree | None = getattr(self._open, "tree", None)
-        if outer is not None and outer.writable:
+        if outer is not None and outer.ledger is not None:
             yield outer
             return
         with self._store.open_change(self.name) as tree:

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from . import limits
-from ._bitmap import Bitmap
+from .bitmap import Bitmap
 from .counts import CountMap
 from .device import Device
 from .errors import CorruptionError, OutOfSpaceError

@@ -27,7 +27,7 @@ from .catalog import (
 from .errors import ClosedError, ExistsError, UsageError
 from .reaper import Stack, release
 from .session import FixedSession
-from .space import DELETING, DESTROYING, NORMAL, REPLACING
+from .space import DELETING, DESTROYING, NORMAL, REPLACING, packed_runs
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -405,9 +405,9 @@ class Transaction:
             self.large = self.ledger.reuse_own = True
             self.io.writer.proving, self.io.writer.runs = False, []
         if self.ledger.own_freed:
-            freed, self.ledger.own_freed = self.ledger.own_freed, []
-            for word in freed:
-                self.io.space.give_back(word >> 16, word & 0xFFFF)
+            freed, self.ledger.own_freed = bytes(self.ledger.own_freed), bytearray()
+            for run in packed_runs(freed):
+                self.io.space.give_back(*run)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"

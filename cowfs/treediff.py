@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ._node import Node
-from ._tree import Tree, memory_items, node_items
+from ._tree import Tree
+from ._view import memory_items, node_items
 from .blockio import BlockIO
 from .errors import CorruptionError
 from .format import POINTER_SIZE, unpack_pointer

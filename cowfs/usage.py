@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ._node import Node
-from ._tree import EXTENT, INLINE, Tree, memory_items, node_items
+from ._tree import Tree
+from ._view import EXTENT, INLINE, memory_items, node_items
 from .catalog import Catalog, Root
 from .engine import Engine
 from .errors import CorruptionError
@@ -64,7 +65,7 @@ def _walk(
         ref = stack.pop()
         if isinstance(ref, Node):
             level, items = memory_items(ref)
-            yield -(-ref.used_bytes // block_size) * block_size * engine.io.space.copies
+            yield -(-ref.used() // block_size) * block_size * engine.io.space.copies
             stack.extend(_pointers(level, items))
             continue
         pointer = unpack_pointer(ref)

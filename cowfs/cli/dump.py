@@ -15,7 +15,7 @@ import click
 
 import cowfs
 from cowfs import limits
-from cowfs._tree import EXTENT, INLINE, TREE, node_items
+from cowfs._view import EXTENT, INLINE, TREE, node_items
 from cowfs.device import Device, FileDevice
 from cowfs.errors import CorruptionError, NotFoundError, UsageError
 from cowfs.format import (

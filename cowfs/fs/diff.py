@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import starmap
 
-from .._tree import INLINE, TREE, Tree
+from .._tree import Tree
+from .._view import INLINE, TREE
 from ..blockio import BlockIO
 from ..errors import CorruptionError, StaleFileError
 from ..format import NO_REF, REF_SIZE, unpack_blob, unpack_pointer

@@ -17,7 +17,8 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-from .._tree import INLINE, Tree
+from .._tree import Tree
+from .._view import INLINE
 from ..blob import Blob, cell_size, share_blob_between, write_blob
 from ..blockio import BlockIO
 from ..errors import (

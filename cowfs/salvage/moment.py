@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from .. import limits
-from .._tree import node_items
+from .._view import node_items
 from ..device import Device
 from ..errors import CorruptionError, DeviceError, FormatError
 from ..format import (

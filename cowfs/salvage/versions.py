@@ -13,7 +13,7 @@ from binascii import hexlify
 from collections.abc import Callable, Iterator
 
 from .. import limits
-from .._tree import EXTENT
+from .._view import EXTENT
 from ..blob import cell_size
 from ..catalog import DATASET_NAME, SNAPSHOT_NAME, Root, read_root
 from ..device import Device

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .. import limits
 from .._node import Cache
-from .._tree import EXTENT, INLINE, node_items
+from .._view import EXTENT, INLINE, node_items
 from ..blob import cell_size, record_number
 from ..blockio import BlockIO
 from ..codec import Encoder

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowfs._bitmap import Bitmap
+from cowfs.bitmap import Bitmap
 
 GROUP = 128
 

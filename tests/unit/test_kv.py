@@ -200,6 +200,17 @@ def test_load_sorted_goes_between_and_over_what_is_there(store: cowfs.Store, dat
     assert_sound(store)
 
 
+def test_load_sorted_in_front_of_what_is_not_in_memory(store: cowfs.Store) -> None:
+    data = store.create("deep")
+    keys = [b"%04d" % number + b"-" * 1000 for number in range(1, 400)]
+    data.update((key, b"") for key in keys)
+    store.snapshot("deep@stored")
+    del data[keys.pop(0)]  # the way to it is in memory only, and leads to what can be dropped
+    store.io.cache.clear()
+    assert data.load_sorted([(b"0000", b"")]) == 1
+    assert list(data) == [b"0000", *keys]
+
+
 def test_load_sorted_leaves_full_nodes(store: cowfs.Store) -> None:
     data = store.create("b")
     data.load_sorted((b"%08d" % n, noise(100, n)) for n in range(10_000))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import cowfs
 from cowfs import limits
 from cowfs._node import Cache
-from cowfs._tree import EXTENT, INLINE, TREE, Tree, node_items
+from cowfs._tree import Tree
+from cowfs._view import EXTENT, INLINE, TREE, node_items
 from cowfs.blob import cell_size
 from cowfs.device import MemoryDevice
 from cowfs.format import pack_pointer, unpack_pointer, unpack_summary

@@ -14,7 +14,7 @@ import pytest
 
 import cowfs
 from cowfs import limits
-from cowfs._tree import node_items
+from cowfs._view import node_items
 from cowfs.device import MemoryDevice
 from cowfs.format import unpack_pointer
 from cowfs.log import read_superblocks

@@ -11,7 +11,7 @@ import pytest
 import cowfs
 import cowfs.check as check_module
 from cowfs import blockio, limits
-from cowfs._tree import EXTENT, INLINE, node_items
+from cowfs._view import EXTENT, INLINE, node_items
 from cowfs.catalog import Catalog
 from cowfs.device import MemoryDevice
 from cowfs.errors import DeviceError

@@ -19,7 +19,8 @@ import cowfs
 from cowfs import format as layout
 from cowfs import limits
 from cowfs._node import Cache
-from cowfs._tree import Tree, node_items
+from cowfs._tree import Tree
+from cowfs._view import node_items
 from cowfs.fs import inode
 
 from .images import make

@@ -1,0 +1,57 @@
+"""A bitmap of blocks, one bit each, set for what may not be handed out, in allocation groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ._bitmap import Bits
+
+
+class Bitmap(Bits):
+    """Bits that are stored and loaded by the group, of which it tells those that changed."""
+
+    def copy(self) -> Bitmap:
+        """Another bitmap with the same bits, of which none has changed yet."""
+        other = Bitmap(self.size, self.group_blocks)
+        other.words[:] = self.words
+        other.used = self.used
+        other.clean()
+        return other
+
+    def clean(self) -> list[int]:
+        """Which groups changed since the last call, as a list; they count as unchanged now."""
+        groups = [group for group, changed in enumerate(self.dirty) if changed]
+        self.dirty[:] = bytes(len(self.dirty))
+        return groups
+
+    def mark(self, groups: Iterable[int]) -> None:
+        """Count these groups as changed."""
+        for group in groups:
+            self.dirty[group] = 1
+
+    def mark_all(self) -> None:
+        """Count all groups as changed."""
+        self.mark(range(len(self.dirty)))
+
+    def count(self, start: int, stop: int) -> int:
+        """Set bits in start .. stop - 1."""
+        bits = _number(self.words[start >> 3 : -(-stop // 8)]) >> (start & 7)
+        return (bits & (1 << max(0, stop - start)) - 1).bit_count()
+
+    def group_bytes(self, group: int) -> bytes:
+        """The bits of a group, lowest block in the lowest bit of the first byte."""
+        length = self.group_blocks // 8
+        return bytes(self.words[group * length : (group + 1) * length])
+
+    def set_group_bytes(self, group: int, data: bytes) -> None:
+        """Replace the bits of a group."""
+        before = self.group_bytes(group)
+        if len(data) != len(before):
+            raise ValueError(f"{len(data)} bytes for a group of {len(before)}")
+        self.words[group * len(data) : (group + 1) * len(data)] = data
+        self.used += _number(data).bit_count() - _number(before).bit_count()
+        self.longest[group] = self.group_blocks
+
+
+def _number(bits: bytes | bytearray) -> int:
+    return int.from_bytes(bits, "little")
