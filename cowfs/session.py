@@ -175,7 +175,7 @@ class LiveSession:
     def change(self, act: Callable[..., Any], *arguments: Any) -> Any:
         """Have `act` change the tree, durably, or in the `with` around this; its result."""
         outer: Tree | None = getattr(self._open, "tree", None)
-        if outer is not None and outer.writable:
+        if outer is not None and outer.ledger is not None:
             return act(outer, *arguments)
         return self._store.change(self.name, act, *arguments)
 

@@ -93,7 +93,7 @@ def test_sizes_are_shown_short(size: int, text: str) -> None:
 def test_what_is_shown_is_read_back_and_close(size: int) -> None:
     shown = show_size(size)
     assert show_size(parse_size(shown)) == shown
-    assert abs(parse_size(shown) - size) <= size / 180
+    assert abs(parse_size(shown) - size) <= size / 180 + 1  # what is read is cut to whole bytes
     assert len(shown) <= 5
 
 
