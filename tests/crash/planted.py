@@ -18,6 +18,7 @@ from cowfs.commit import Committer
 from cowfs.device import Device
 from cowfs.format import CommitRecord, Delta, Superblock
 from cowfs.space import Space
+from crashfuzzer.threads import in_thread
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 BUGS: list[Plant] = []
@@ -143,6 +144,32 @@ def the_superblock_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
 def opening_does_not_flush_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the host's cache held was shown to a user, and is lost at the next power cut."""
     at_settling(monkeypatch, lambda device, found: Meddler(device, flushes=False))
+
+
+@bug
+def a_thread_flushes_more_than_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others commit while it flushes counts as durable, too."""
+    original = Committer.make_durable
+
+    def make_durable(self: Committer, txid: int) -> None:
+        original(self, txid)
+        if in_thread():
+            self.durable_txid = self.versions.newest.txid
+
+    monkeypatch.setattr(Committer, "make_durable", make_durable)
+
+
+@bug
+def a_thread_writes_the_superblock_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leads to a checkpoint whose record nobody has flushed yet."""
+    original = Committer._complete
+
+    def complete(self: Committer, checkpoint: commit.Checkpoint) -> None:
+        if in_thread():
+            self._write_superblock(checkpoint)
+        original(self, checkpoint)
+
+    monkeypatch.setattr(Committer, "_complete", complete)
 
 
 # --- the log ------------------------------------------------------------------------------------
