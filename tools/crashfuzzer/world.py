@@ -83,7 +83,7 @@ class World:
                 BULK=_BULK,
             ),
             mock.patch("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
-            mock.patch("secrets.randbits", ids.getrandbits),
+            mock.patch("os.urandom", ids.randbytes),
             mock.patch("time.time_ns", lambda: _NOW_NS),
             mock.patch("cowfs.commit.threading", threads),
         ):
