@@ -409,11 +409,10 @@ class CommitRecord:
     def overflows(self) -> list[Pointer]:
         """Pointers to the overflow extents, with their second copies."""
         pointers = [unpack_pointer(pointer) for pointer in self.overflow]
-        copies = self.copies[2:] or [0] * len(pointers)
-        return [
-            pointer._replace(twin=copy - pointer.block) if copy else pointer
-            for pointer, copy in zip(pointers, copies, strict=True)
-        ]
+        for i, copy in enumerate(self.copies[2:]):
+            if copy:
+                pointers[i] = pointers[i]._replace(twin=copy - pointers[i].block)
+        return pointers
 
     def pack(self, block_size: int) -> bytes | None:
         """One block, or None where it does not fit."""
@@ -494,8 +493,8 @@ def unpack_record(data: bytes) -> CommitRecord | None:
     for size in sizes:
         parts.append(data[at : at + size])
         at += size
-    copies = [block for (block,) in _COPY.iter_unpack(parts[5])]
-    if any(block > limits.MAX_NUMBER for block in copies):
+    copies = [block for (block,) in _COPY.iter_unpack(parts[5])] if parts[5] else []
+    if copies and max(copies) > limits.MAX_NUMBER:
         return None
     return CommitRecord(
         uuid=uuid,

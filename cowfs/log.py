@@ -74,16 +74,18 @@ class Log:
     def note_record(self, block: int, record: CommitRecord, data: bytes) -> None:
         """One more record at the end of the chain."""
         block_size = self.superblock.block_size
-        pointers = record.overflows()
         self.records += 1
-        self.length_bytes += block_size * (1 + sum(p.blocks(block_size) for p in pointers))
-        if record.copies:
-            pointers.append(record.proof(block, data))
-            self.copies.extend(pointer for pointer in pointers if pointer.twin)
-        else:
-            self.blocks.append((block, 1))
-        for pointer in pointers:
-            self.blocks.extend(pointer.spans(block_size))
+        self.blocks.append((block, 1))
+        blocks = 1
+        for pointer in record.overflows() if record.overflow else ():
+            self.blocks += pointer.spans(block_size)
+            blocks += pointer.blocks(block_size)
+            if pointer.twin:
+                self.copies.append(pointer)
+        self.length_bytes += blocks * block_size
+        if record.copies and record.copy:
+            self.blocks.append((record.copy, 1))
+            self.copies.append(record.proof(block, data))
 
     def whole_copies(self, *, settled: bool) -> list[Pointer]:
         """What openers begin with, and what they follow from there, where both copies must be
@@ -174,27 +176,34 @@ def follow(
     chain: list[tuple[int, CommitRecord, bytes]] = []
     block, previous, txid = superblock.record_block, superblock.record_previous, superblock.txid
     seen: set[int] = set()
+    copy = _checkpoint_copy(superblock)
     torn: set[int] = set()
     image_blocks = device.size() // block_size
     while 0 < block < image_blocks and block not in seen:
         if len(chain) == _LONGEST:
             raise CorruptionError("", block, f"a log of more than {_LONGEST} records")
         seen.add(block)
-        copy = chain[-1][1].next_copy if chain else _checkpoint_copy(superblock)
-        found = _record_or_copy(device, superblock, block, copy, previous)
+        found, reason = None, "it does not verify"
+        try:
+            found = _record_at(device, superblock, block, previous)
+        except DeviceError as error:
+            if not copy:
+                raise
+            reason = str(error)
+        if found is None and copy:
+            torn.add(block)
+            found = _second_record(device, superblock, block, copy, previous, reason)
         if found is None:
             break
-        record, data, damaged = found
+        record, data = found
         if record.txid != txid if not chain else record.txid <= chain[-1][1].txid:
             break
-        if chain and record.copy != copy:
+        if chain and copy != record.copy:
             break
         chain.append((block, record, data))
-        if damaged:
-            torn.add(block)
         if alone:
             break
-        block, previous = record.next_block, data[-CHECKSUM_SIZE:]
+        block, copy, previous = record.next_block, record.next_copy, data[-CHECKSUM_SIZE:]
     if not chain or not chain[0][1].flags & FLAG_CHECKPOINT:
         if device.size() < superblock.total_blocks * block_size:
             raise FormatError(
@@ -263,30 +272,20 @@ def _checkpoint_copy(superblock: Superblock) -> int:
     return limits.RECORD_COPIES_BLOCK + superblock.sequence % limits.SUPERBLOCK_SLOTS
 
 
-def _record_or_copy(
-    device: Device, superblock: Superblock, block: int, copy: int, previous: bytes
-) -> tuple[CommitRecord, bytes, bool] | None:
-    """`_record_at`, or what the copy has, if there is one; and whether it is from there."""
-    reason: object = "it does not verify"
-    try:
-        found = _record_at(device, superblock, block, previous)
-        if found is not None:
-            return *found, False
-    except DeviceError as error:
-        if not copy:
-            raise
-        reason = error
-    found = _record_at(device, superblock, copy, previous) if copy else None
-    if found is None:
-        return None
-    _log.warning(
-        "%s: block %d: a commit record is damaged (%s); the copy in block %d is good",
-        device.name,
-        block,
-        reason,
-        copy,
-    )
-    return *found, True
+def _second_record(
+    device: Device, superblock: Superblock, block: int, copy: int, previous: bytes, reason: str
+) -> tuple[CommitRecord, bytes] | None:
+    """`_record_at`, of the copy of what should be in a block and is not."""
+    found = _record_at(device, superblock, copy, previous)
+    if found is not None:
+        _log.warning(
+            "%s: block %d: a commit record is damaged (%s); the copy in block %d is good",
+            device.name,
+            block,
+            reason,
+            copy,
+        )
+    return found
 
 
 def _check_end(device: Device, superblock: Superblock, last: CommitRecord) -> None:

@@ -93,7 +93,7 @@ class Recovery:
         self._check_size(record.total_blocks)
         if record.total_blocks > self.io.space.total:
             self.io.space.bitmap.resize(record.total_blocks)
-        overflow = record.overflows()
+        overflow = record.overflows() if record.overflow else []
         packed = record.delta or b"".join(self.io.read_copies(p, label) for p in overflow)
         try:
             if record.flags & FLAG_OPERATIONS:
@@ -109,11 +109,15 @@ class Recovery:
                 for start, blocks in second:
                     if self.io.space.bitmap.set(start, blocks) < blocks:
                         raise ValueError(f"a second copy is in block {start}, in use")
-            for block in {record.next_block, record.next_copy or record.next_block}:
-                if not self.io.space.bitmap.set(block, 1):
-                    raise ValueError(f"the next record is to be in block {block}, in use")
+            self._reserve_record(record.next_block)
+            if record.copies and record.next_copy:
+                self._reserve_record(record.next_copy)
         except ValueError as error:
             raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
+
+    def _reserve_record(self, block: int) -> None:
+        if not self.io.space.bitmap.set(block, 1):
+            raise ValueError(f"the next record is to be in block {block}, in use")
 
     def _check_roots(self, record: CommitRecord) -> None:
         """No node refers to the roots of these two trees, and so none has proven the references."""

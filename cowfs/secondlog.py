@@ -94,6 +94,7 @@ class SecondLog:
             self._run = self.space.take_twin_run(blocks, 0, first)
             if not self._run[1]:
                 return 0
+            self.space.write_ahead(*self._run)
             # As the log goes on it may come nearer by a part (see `_writer.Twins`).
             self._least = min(limits.GROUP_BLOCKS, abs(self._run[0] - first) * 2 // 3)
         start, left = self._run
