@@ -31,7 +31,20 @@ from .changes import (
     WriteVolume,
 )
 from .model import PlainStore
-from .steps import Abandon, Commit, Cut, Hold, Kill, LetGo, Reclaim, Reopen, Scribble, Step, Sync
+from .steps import (
+    Abandon,
+    Commit,
+    Cut,
+    Hold,
+    Kill,
+    LetGo,
+    Reclaim,
+    Reopen,
+    Rot,
+    Scribble,
+    Step,
+    Sync,
+)
 
 _PATHS = (b"/d", b"/x", b"/y", b"/d/x", b"/d/y", b"/d/e")
 _SIZES = (0, 10, 100, 100, 1000, 3000, 9000, 30_000)
@@ -73,6 +86,8 @@ def random_step(chance: random.Random, model: PlainStore, durable: float = 0.5) 
         return LetGo()
     if draw < 0.4:
         return Scribble()
+    if draw < 0.44:
+        return Rot(chance.randrange(1000))
     return random_commit(chance, model, durable)
 
 
