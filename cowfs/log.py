@@ -190,7 +190,7 @@ def follow(
             if not copy:
                 raise
             reason = str(error)
-        if found is None and copy:
+        if found is None and 0 < copy < image_blocks:
             torn.add(block)
             found = _second_record(device, superblock, block, copy, previous, reason)
         if found is None:

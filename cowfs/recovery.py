@@ -110,14 +110,22 @@ class Recovery:
                     if self.io.space.bitmap.set(start, blocks) < blocks:
                         raise ValueError(f"a second copy is in block {start}, in use")
             self._reserve_record(record.next_block)
-            if record.copies and record.next_copy:
-                self._reserve_record(record.next_copy)
+            if record.copies:
+                self._check_copies(record)
         except ValueError as error:
             raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
 
     def _reserve_record(self, block: int) -> None:
         if not self.io.space.bitmap.set(block, 1):
             raise ValueError(f"the next record is to be in block {block}, in use")
+
+    def _check_copies(self, record: CommitRecord) -> None:
+        """The copy of a record is in use, of the checkpoint's by what it says itself."""
+        bitmap = self.io.space.bitmap
+        if record.copy and not (record.copy < bitmap.size and bitmap.test(record.copy)):
+            raise ValueError(f"a second copy is in block {record.copy}, which is free")
+        if record.next_copy:
+            self._reserve_record(record.next_copy)
 
     def _check_roots(self, record: CommitRecord) -> None:
         """No node refers to the roots of these two trees, and so none has proven the references."""
