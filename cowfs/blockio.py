@@ -3,7 +3,7 @@
 No bytes leave `read` that do not match the checksum in the pointer, and nothing a pointer says is
 believed before that: addresses and lengths are checked against what is possible.
 
-A node whose pointer tells of a second copy is read from there where the first is damaged, and the
+What has a second copy, as its pointer says, is read from there where the first is damaged, and the
 damaged copy is noted. `mend` writes it anew from the good one. It is the one place where a block in
 use is written over: one that was read and is not what it should be, with bytes that are, by who has
 the right to write, and before anything that was in use when it was read may be used again.
@@ -33,7 +33,7 @@ _log = logging.getLogger("cowfs")
 
 
 class Damaged(NamedTuple):
-    """A copy of a node that is not what was written, while the other one is."""
+    """A copy that is not what was written, while the other one is."""
 
     pointer: Pointer
     block: int
@@ -90,9 +90,10 @@ class BlockIO:
 
         Raises CorruptionError, naming `label` as the dataset, where they are not to be had.
         """
-        return self._read(unpack_pointer(pointer), label)
+        return self.read_copies(unpack_pointer(pointer), label)
 
-    def _read(self, pointer: Pointer, label: str) -> bytes:
+    def read_copies(self, pointer: Pointer, label: str) -> bytes:
+        """`read`, of a pointer that is taken apart."""
         try:
             return self._read_copy(pointer, pointer.block, label)
         except (CorruptionError, DeviceError) as error:
@@ -103,7 +104,7 @@ class BlockIO:
     def _read_twin(
         self, pointer: Pointer, label: str, first: CorruptionError | DeviceError
     ) -> bytes:
-        """A node's second copy, as the first cannot be had."""
+        """The second copy, as the first cannot be had."""
         second = pointer.block + pointer.twin
         try:
             data = self._read_copy(pointer, second, label)
@@ -127,10 +128,9 @@ class BlockIO:
         if damaged.pointer.birth != self.building and len(self.damaged) < MAX_DAMAGED:
             self.damaged[damaged.block] = damaged
 
-    def damaged_copies(self, pointer: bytes, label: str) -> list[Damaged]:
-        """Which of a node's two copies is damaged, noted for `mend`; nothing where both are, which
-        is for `read` to tell."""
-        fields = unpack_pointer(pointer)
+    def damaged_copies(self, fields: Pointer, label: str) -> list[Damaged]:
+        """Which of two copies is damaged, noted for `mend`; nothing where both are, which is for
+        `read` to tell."""
         blocks = fields.block, fields.block + fields.twin
         found = []
         for block, other in (blocks, blocks[::-1]) if fields.twin else ():
@@ -175,6 +175,10 @@ class BlockIO:
     def _read_copy(self, pointer: Pointer, block: int, label: str) -> bytes:
         return _unpacked(self._stored_copy(pointer, block, label), pointer, label)
 
+    def stored(self, pointer: Pointer, label: str) -> bytes:
+        """The bytes that `pointer` names, as they are stored."""
+        return self._stored_copy(pointer, pointer.block, label)
+
     def _stored_copy(self, pointer: Pointer, block: int, label: str) -> bytes:
         """The bytes in a block, verified: what the pointer proves, or CorruptionError."""
         _, _, stored, logical, _, level, _, digest = pointer
@@ -203,7 +207,7 @@ class BlockIO:
             raise CorruptionError(label, fields.block, "a node where data belongs")
         data: bytes | None = self.cache.record(fields.block, fields.checksum)
         if data is None or len(data) != fields.logical:
-            data = self._read(fields, label)
+            data = self.read_copies(fields, label)
             if fields.compression or not whole:
                 self.cache.add_record(fields.block, fields.checksum, data)
         return data

@@ -4,8 +4,8 @@ Every block is exactly one of: fixed (superblocks), reachable, part of the log, 
 or free. The count of a reachable block is the number of pointers to it. Every block matches the
 checksum in its pointer, every node the bounds and the summary that its parent gives.
 
-`check` proves all of that; `scrub` only the checksums, and lets writers go on. Where a node has two
-copies, both read both; what is wrong with one of them scrub repairs.
+`check` proves all of that; `scrub` only the checksums, and lets writers go on. Where
+metadata has two copies, both read both; what is wrong with one of them scrub repairs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def check(engine: Engine, progress: Progress | None = None) -> Report:
         walk.compare_space()
         if walk.report.ok:
             walk.files()
-        walk.report_damaged(repair=False)
+        walk.log()
+        walk.report_damaged(None)
     return walk.report
 
 
@@ -79,8 +80,12 @@ def scrub(engine: Engine, progress: Progress | None = None) -> Report:
             walk = _Walk(engine, progress)
             walk.whole_store(catalog.tree.ref, space_tree.ref)
             engine.check_stays_open()  # else what was found is no damage
-            walk.report_damaged(repair=True)
-            return walk.report
+            walk.report_damaged(engine.mend)
+            break
+    with engine.still():  # no version keeps the log in place
+        walk.log()
+        walk.report_damaged(engine.mend_still)
+    return walk.report
 
 
 class _Walk:
@@ -106,16 +111,23 @@ class _Walk:
         """Put a fault on the report."""
         self.report.faults.append(Fault(dataset, block, reason))
 
-    def report_damaged(self, *, repair: bool) -> None:
-        """Put damaged copies on the report, as what was repaired where that is so."""
-        for at in range(0, len(self.damaged) if repair else 0, MAX_DAMAGED):
+    def log(self) -> None:
+        """The copies of what only the log holds; nobody may write meanwhile."""
+        for pointer in self.engine.log.whole_copies(settled=not self.engine.readonly):
+            self.damaged += self.io.damaged_copies(pointer, "(log)")
+
+    def report_damaged(self, mend: Callable[[], object] | None) -> None:
+        """Put damaged copies on the report, as what was repaired where `mend` does that."""
+        found, self.damaged = self.damaged, []
+        for at in range(0, len(found) if mend is not None else 0, MAX_DAMAGED):
             # They are what they were found to be: the walk keeps its version in place.
-            batch = self.damaged[at : at + MAX_DAMAGED]
+            batch = found[at : at + MAX_DAMAGED]
             self.io.damaged.update((damaged.block, damaged) for damaged in batch)
-            self.engine.mend()
-        for damaged in self.damaged:
+            if mend is not None:
+                mend()
+        for damaged in found:
             place = Fault(damaged.label, damaged.block, damaged.reason)
-            if repair and not self.io.is_damaged(damaged):
+            if mend is not None and not self.io.is_damaged(damaged):
                 self.report.repaired.append(place)
                 continue
             reason = (
@@ -170,7 +182,7 @@ class _Walk:
             if done == 0:
                 self.node(ref, "(being destroyed)", records=None)
             elif self.claim(ref, "(being destroyed)"):
-                self.damaged += self.io.damaged_copies(ref, "(being destroyed)")
+                self.damaged += self.io.damaged_copies(pointer, "(being destroyed)")
                 level, items = node_items(self.io, self.io.node_size, ref, "(being destroyed)")
                 # The child in work, if any, is the next item of the stack.
                 for key, kind, value in items[done:]:
@@ -242,7 +254,7 @@ class _Walk:
     ) -> _Span | None:
         """A node that was not seen before."""
         fields = unpack_pointer(ref)
-        self.damaged += self.io.damaged_copies(ref, label)
+        self.damaged += self.io.damaged_copies(fields, label)
         try:
             level, items = node_items(self.io, self.io.node_size, ref, label)
         except CorruptionError as error:

@@ -37,6 +37,7 @@ from .errors import FailedError
 from .format import (
     CHECKSUM_SIZE,
     FLAG_CHECKPOINT,
+    FLAG_COPIES,
     FLAG_FLUSHED,
     FLAG_OPERATIONS,
     NO_REF,
@@ -45,9 +46,11 @@ from .format import (
     Run,
     Superblock,
     group_key,
+    unpack_pointer,
 )
 from .log import Log, write_superblock
 from .reaper import release
+from .secondlog import SecondLog
 from .space import pack_runs
 from .version import Version, Versions
 
@@ -120,6 +123,11 @@ class Committer:
         self._unstored_count = 0
         self._unstored_bytes = 0
         self._opening = int.from_bytes(os.urandom(2), "little")
+        self._second = (
+            SecondLog(io.device, io.space, log.next_copy)
+            if log.superblock.metadata_copies == 2
+            else None
+        )
         self._flushing = threading.Lock()
         io.writer.adopt(log.next_block)
         io.space.relieve = _reliever(weakref.ref(self))
@@ -239,7 +247,7 @@ class Committer:
         counts = ledger.counts
         try:
             if checkpoint:
-                writer.finish_run()
+                self.finish_run()
                 ledger.reuse_own = False
                 segments_before, freed = len(writer.segments), ledger.freed_bytes()
                 freed_before, counts = len(freed), {}
@@ -298,6 +306,9 @@ class Committer:
             )  # each takes a run, perhaps the last of its length
             pointers += self.io.write_extents([packed[at : at + step]])
             at += step
+            if self._second is not None:
+                pointer = unpack_pointer(pointers[-1])
+                self._second.place(self.io.stored(pointer, "(log)"), pointer.block)
         return pointers
 
     def _record(
@@ -312,11 +323,16 @@ class Committer:
         # Records lie close together: one that is damaged is told from one that was never written by
         # those behind it (log._check_end).
         self.io.writer.enter_log()
+        next_block, copies = self.io.writer.reserve_record(), []
+        if self._second is not None:
+            next_copy = self._second.reserve_record(next_block)
+            copies = [self._second.record, next_copy, *self._second.copies]
+            flags |= FLAG_COPIES
         return CommitRecord(
             uuid=self.log.superblock.uuid,
             txid=tx.txid,
             previous=self.log.checksum,
-            next_block=self.io.writer.reserve_record(),
+            next_block=next_block,
             total_blocks=self.io.space.total,
             durable_txid=self.durable_txid,
             flags=flags,
@@ -324,6 +340,7 @@ class Committer:
             space=space,
             overflow=overflow,
             delta=delta,
+            copies=copies,
             opening=self._opening,
         )
 
@@ -334,10 +351,14 @@ class Committer:
         if not flush_first:
             writer.seal()
             record.runs = [Run._make(run) for run in writer.runs]
+            if self._second is not None:
+                record.runs += self._second.runs()
             data = record.pack(self.io.block_size)
             if data is not None:
                 return data
         writer.drain()
+        if self._second is not None:
+            self._second.drain()
         # Not while that of another thread fails, whose loss this one would miss.
         with self._flushing:
             self._flush("nothing of this transaction was kept")
@@ -363,11 +384,13 @@ class Committer:
         self.check_sound()
         try:
             tx.committed = tx.txid
+            if self._second is not None:
+                self._second.write_record(data)
             self.io.writer.write_record(data)
             self._publish(tx, record, heads, space_tree, data[-CHECKSUM_SIZE:])
             if record.flags & FLAG_CHECKPOINT:
                 self._begin_checkpoint(record, block, data)
-            self.log.note_record(block, record.overflow)
+            self.log.note_record(block, record, data)
         except OSError as error:
             self.failure = error
             raise FailedError(
@@ -411,9 +434,27 @@ class Committer:
             self.space_tree = space_tree
             log.txid = tx.txid
             log.checksum = digest
-            log.next_block = record.next_block
+            log.next_block, log.next_copy = record.next_block, record.next_copy
             self.io.building = 0
             versions.newest = Version(tx.txid, catalog, heads, record.durable_txid, roots)
+
+    def finish_run(self) -> None:
+        """Give back what is left of the runs in which blocks are placed."""
+        self.io.writer.finish_run()
+        if self._second is not None:
+            self._second.finish_run()
+
+    def abandon(self) -> None:
+        """Give back what the transaction in progress has placed."""
+        if self._second is not None:
+            self._second.abandon()
+        self.io.writer.abandon()
+
+    def unplaced(self) -> Iterator[tuple[int, int]]:
+        """(block, blocks) of what is left of the runs in which blocks are placed."""
+        yield from self.io.writer.unplaced
+        if self._second is not None:
+            yield from self._second.unplaced()
 
     def _log_crowds(self) -> bool:
         """Whether the log takes too much of an image of limited size."""
@@ -566,8 +607,9 @@ class Committer:
             self._checkpoint = None
         # Who reads from here on opens the newest version, and sees nothing that is released below.
         oldest = self.versions.oldest_txid()
-        if self.mending and self.failure is None:
-            self.io.mend()
+        if self.mending and self.failure is None and self.io.damaged:
+            with self._flushing:  # superblocks come with a copy of the record that they lead to
+                self.io.mend()
         self.io.space.release(self.durable_txid, self.log.proven_txid, oldest)
 
     def flush_mended(self) -> None:

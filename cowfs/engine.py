@@ -192,10 +192,17 @@ class Engine(ABC):
     def mend(self) -> bool:
         """Write anew what reads found damaged and a second copy has, durably; False where that is
         not for this store, or this thread, to do."""
-        if self.readonly or self.failure is not None or self._writes_here():
+        if self._writes_here():
             return False
-        with self.still():  # which mends
-            self.committer.flush_mended()
+        with self.still():
+            return self.mend_still()
+
+    def mend_still(self) -> bool:
+        """`mend`, for who sees to it that no transaction runs."""
+        if self.readonly or self.failure is not None:
+            return False
+        self.committer.release_freed()  # which mends
+        self.committer.flush_mended()
         return True
 
     def own_blocks(self, *, pending: bool = True) -> Iterator[tuple[int, int]]:
@@ -204,7 +211,9 @@ class Engine(ABC):
         yield from self.io.space.fixed()
         yield from self.committer.log_blocks()
         yield self.log.next_block, 1
-        yield from self.io.writer.unplaced
+        if self.log.next_copy:
+            yield self.log.next_copy, 1
+        yield from self.committer.unplaced()
         if not pending:
             yield from self.io.space.kept
             return
@@ -314,7 +323,7 @@ class Engine(ABC):
         if not _has_turn(tx):
             return
         if self.failure is None:
-            self.io.writer.abandon()
+            self.committer.abandon()
             # The host may be full of it, and who deletes then needs a little.
             if self.punch and self.io.writer.written > limits.ONE_FLUSH_LIMIT:
                 self._punch()
@@ -377,7 +386,7 @@ class Engine(ABC):
         if self.log.records > 1 or self.io.space.slack_at_end() > limits.GROUP_BLOCKS // 8:
             try:
                 with self.transaction() as tx:
-                    self.io.writer.finish_run()
+                    self.committer.finish_run()
                     self.io.space.release_log()
                     # What is destroyed in part refers to blocks that are free already.
                     if not any(True for _ in tx.catalog.drops()):

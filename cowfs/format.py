@@ -267,6 +267,7 @@ RECORD_MAGIC = b"cowfsLOG"
 _RECORD = struct.Struct("<8sQ16s16sQQQBBHIIIII")
 _RUN = struct.Struct("<QI16s")
 _SEGMENT = struct.Struct("<QI")
+_COPY = struct.Struct("<Q")
 _COUNT = struct.Struct("<QI")
 
 FLAG_CHECKPOINT = 1
@@ -276,6 +277,8 @@ FLAG_FLUSHED = 2
 FLAG_OPERATIONS = 4
 """The record holds operations on trees instead of a delta, and no roots: those of the record before
 it stand, and what these operations make of them is in memory only, until trees are stored."""
+FLAG_COPIES = 8
+"""The record says where second copies are: where metadata has two."""
 
 
 class Run(NamedTuple):
@@ -380,9 +383,36 @@ class CommitRecord:
     """Pointers to the extents that hold the packed delta, where it does not fit here."""
     delta: bytes = b""
     """Or the operations, in a record that holds such."""
+    copies: list[int] = field(default_factory=list)
+    """Blocks of the second copies, 0 for what has none: of this record, of the next one, and of
+    each overflow extent."""
     opening: int = 0
     """Drawn at each opening for writing: a transaction that is made again after a crash has another
     record, so that what followed the lost one, and did arrive, does not follow the new one."""
+
+    @property
+    def copy(self) -> int:
+        """Where the second copy of this record is; 0: nowhere."""
+        return self.copies[0] if self.copies else 0
+
+    @property
+    def next_copy(self) -> int:
+        """Where the second copy of the next record will be; 0: nowhere."""
+        return self.copies[1] if self.copies else 0
+
+    def proof(self, block: int, data: bytes) -> Pointer:
+        """A pointer to this record in a block, with all its bytes and its second copy."""
+        size = len(data)
+        twin = self.copy - block if self.copy else 0
+        return Pointer(block, self.txid, size, size, 0, DATA_LEVEL, twin, checksum(data))
+
+    def overflows(self) -> list[Pointer]:
+        """Pointers to the overflow extents, with their second copies."""
+        pointers = [unpack_pointer(pointer) for pointer in self.overflow]
+        for i, copy in enumerate(self.copies[2:]):
+            if copy:
+                pointers[i] = pointers[i]._replace(twin=copy - pointers[i].block)
+        return pointers
 
     def pack(self, block_size: int) -> bytes | None:
         """One block, or None where it does not fit."""
@@ -410,6 +440,7 @@ class CommitRecord:
                 *(_RUN.pack(*run) for run in self.runs),
                 *self.overflow,
                 self.delta,
+                *map(_COPY.pack, self.copies),
             )
         )
         room = block_size - CHECKSUM_SIZE - len(body)
@@ -449,6 +480,7 @@ def unpack_record(data: bytes) -> CommitRecord | None:
         runs * _RUN.size,
         overflow * POINTER_SIZE,
         delta_length,
+        (2 + overflow) * _COPY.size if flags & FLAG_COPIES else 0,
     )
     if (
         at + sum(sizes) > len(data) - CHECKSUM_SIZE
@@ -461,6 +493,9 @@ def unpack_record(data: bytes) -> CommitRecord | None:
     for size in sizes:
         parts.append(data[at : at + size])
         at += size
+    copies = [block for (block,) in _COPY.iter_unpack(parts[5])] if parts[5] else []
+    if copies and max(copies) > limits.MAX_NUMBER:
+        return None
     return CommitRecord(
         uuid=uuid,
         txid=txid,
@@ -474,6 +509,7 @@ def unpack_record(data: bytes) -> CommitRecord | None:
         runs=[Run._make(run) for run in _RUN.iter_unpack(parts[2])],
         overflow=[parts[3][i : i + POINTER_SIZE] for i in range(0, len(parts[3]), POINTER_SIZE)],
         delta=parts[4],
+        copies=copies,
         opening=opening,
     )
 

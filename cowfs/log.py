@@ -21,12 +21,13 @@ from .device import Device
 from .errors import CorruptionError, DeviceError, FormatError
 from .format import (
     CHECKSUM_SIZE,
+    DATA_LEVEL,
     FLAG_CHECKPOINT,
     FLAG_FLUSHED,
     RECORD_MAGIC,
     CommitRecord,
+    Pointer,
     Superblock,
-    unpack_pointer,
     unpack_record,
     unpack_superblock,
     unproven_next_block,
@@ -53,8 +54,15 @@ class Log:
     """Of the last record; the next one names it as `previous`."""
     next_block: int
     """Where the next record will be."""
+    next_copy: int = 0
+    """Where its second copy will be, if it has one."""
     blocks: list[tuple[int, int]] = field(default_factory=list)
-    """(block, blocks) of records and overflow since the checkpoint: free after the next one."""
+    """(block, blocks) of records and overflow since the checkpoint, with second copies: free after
+    the next one."""
+    copies: list[Pointer] = field(default_factory=list)
+    """What of that has a second copy."""
+    unsettled: list[tuple[int, bytes]] = field(default_factory=list)
+    """(block, record) of copies of which opening does not know whether they are there."""
     records: int = 0
     length_bytes: int = 0
     checkpoint: bytes = b""
@@ -63,17 +71,36 @@ class Log:
     """Transactions up to this one need no proof after a crash: something durable says that they
     are. Blocks that a later one wrote must not be used again even if they are free."""
 
-    def note_record(self, block: int, overflow: list[bytes]) -> None:
+    def note_record(self, block: int, record: CommitRecord, data: bytes) -> None:
         """One more record at the end of the chain."""
         block_size = self.superblock.block_size
-        spans = [(block, 1), *(overflow_span(pointer, block_size) for pointer in overflow)]
-        self.blocks.extend(spans)
         self.records += 1
-        self.length_bytes += block_size * sum(blocks for _, blocks in spans)
+        self.blocks.append((block, 1))
+        blocks = 1
+        for pointer in record.overflows() if record.overflow else ():
+            self.blocks += pointer.spans(block_size)
+            blocks += pointer.blocks(block_size)
+            if pointer.twin:
+                self.copies.append(pointer)
+        self.length_bytes += blocks * block_size
+        if record.copies and record.copy:
+            self.blocks.append((record.copy, 1))
+            self.copies.append(record.proof(block, data))
+
+    def whole_copies(self, *, settled: bool) -> list[Pointer]:
+        """What openers begin with, and what they follow from there, where both copies must be
+        there: unless the log was `settled`, a power cut may have taken one of what came last."""
+        copy = _checkpoint_copy(self.superblock)
+        if not settled or not copy:
+            return [pointer for pointer in self.copies if pointer.birth <= self.proven_txid]
+        block, size = self.superblock.record_block, len(self.checkpoint)
+        digest = checksum(self.checkpoint)
+        txid, twin = self.superblock.txid, copy - block
+        return [Pointer(block, txid, size, size, 0, DATA_LEVEL, twin, digest), *self.copies]
 
     def restart(self) -> None:
         """The chain begins anew, with a checkpoint."""
-        self.blocks = []
+        self.blocks, self.copies = [], []
         self.records = self.length_bytes = 0
 
     @property
@@ -85,12 +112,6 @@ class Log:
     def overdue(self) -> bool:
         """Whether it must not wait any longer."""
         return self.records >= 4 * limits.LOG_RECORDS or self.length_bytes >= 4 * limits.LOG_BYTES
-
-
-def overflow_span(pointer: bytes, block_size: int) -> tuple[int, int]:
-    """(block, blocks) of an overflow extent."""
-    fields = unpack_pointer(pointer)
-    return fields.block, fields.blocks(block_size)
 
 
 PLACES = (0, limits.SECOND_PLACE_BLOCK)
@@ -155,24 +176,34 @@ def follow(
     chain: list[tuple[int, CommitRecord, bytes]] = []
     block, previous, txid = superblock.record_block, superblock.record_previous, superblock.txid
     seen: set[int] = set()
+    copy = _checkpoint_copy(superblock)
+    torn: set[int] = set()
     image_blocks = device.size() // block_size
     while 0 < block < image_blocks and block not in seen:
         if len(chain) == _LONGEST:
             raise CorruptionError("", block, f"a log of more than {_LONGEST} records")
         seen.add(block)
-        if chain or superblock.metadata_copies < 2:
+        found, reason = None, "it does not verify"
+        try:
             found = _record_at(device, superblock, block, previous)
-        else:
-            found = _checkpoint_or_copy(device, superblock)
+        except DeviceError as error:
+            if not copy:
+                raise
+            reason = str(error)
+        if found is None and 0 < copy < image_blocks:
+            torn.add(block)
+            found = _second_record(device, superblock, block, copy, previous, reason)
         if found is None:
             break
         record, data = found
         if record.txid != txid if not chain else record.txid <= chain[-1][1].txid:
             break
+        if chain and copy != record.copy:
+            break
         chain.append((block, record, data))
         if alone:
             break
-        block, previous = record.next_block, data[-CHECKSUM_SIZE:]
+        block, copy, previous = record.next_block, record.next_copy, data[-CHECKSUM_SIZE:]
     if not chain or not chain[0][1].flags & FLAG_CHECKPOINT:
         if device.size() < superblock.total_blocks * block_size:
             raise FormatError(
@@ -214,8 +245,12 @@ def follow(
         visit(record)
         log.txid = record.txid
         log.checksum = data[-CHECKSUM_SIZE:]
-        log.next_block = record.next_block
-        log.note_record(block, record.overflow)
+        log.next_block, log.next_copy = record.next_block, record.next_copy
+        log.note_record(block, record, data)
+        if block in torn:
+            log.unsettled.append((block, data))
+        elif record.txid > durable and record.copy:
+            log.unsettled.append((record.copy, data))
     return log
 
 
@@ -230,26 +265,27 @@ def _record_at(
     return record, data
 
 
-def _checkpoint_or_copy(
-    device: Device, superblock: Superblock
+def _checkpoint_copy(superblock: Superblock) -> int:
+    """Where the copy of the record is that a superblock leads to; 0: nowhere."""
+    if superblock.metadata_copies < 2:
+        return 0
+    return limits.RECORD_COPIES_BLOCK + superblock.sequence % limits.SUPERBLOCK_SLOTS
+
+
+def _second_record(
+    device: Device, superblock: Superblock, block: int, copy: int, previous: bytes, reason: str
 ) -> tuple[CommitRecord, bytes] | None:
-    """The record that a superblock leads to, where there are two copies of it."""
-    copy = limits.RECORD_COPIES_BLOCK + superblock.sequence % limits.SUPERBLOCK_SLOTS
-    reason: object = "it does not verify"
-    try:
-        found = _record_at(device, superblock, superblock.record_block, superblock.record_previous)
-        if found is not None:
-            return found
-    except DeviceError as error:
-        reason = error
-    _log.warning(
-        "%s: block %d: the checkpoint record is damaged (%s); there is a copy in block %d",
-        device.name,
-        superblock.record_block,
-        reason,
-        copy,
-    )
-    return _record_at(device, superblock, copy, superblock.record_previous)
+    """`_record_at`, of the copy of what should be in a block and is not."""
+    found = _record_at(device, superblock, copy, previous)
+    if found is not None:
+        _log.warning(
+            "%s: block %d: a commit record is damaged (%s); the copy in block %d is good",
+            device.name,
+            block,
+            reason,
+            copy,
+        )
+    return found
 
 
 def _check_end(device: Device, superblock: Superblock, last: CommitRecord) -> None:
@@ -290,7 +326,10 @@ def settle(device: Device, log: Log, found: Superblock, total_blocks: int) -> No
     _wipe_next(device, log)
     if device.size() < total_blocks * block_size:
         device.resize(total_blocks * block_size)
+    for block, data in log.unsettled:
+        _mend_block(device, block, data)
     if log.superblock == found:  # else that one's copy may be all that is left of its record
+        _mend_superblock(device, found)
         _mend_checkpoint(device, log)
     device.flush()
     if log.superblock != found or log.proven_txid < log.txid:
@@ -325,22 +364,37 @@ def beyond_all(newest: Superblock) -> int:
 def _wipe_next(device: Device, log: Log) -> None:
     """See to it that no record follows the last one."""
     block_size = log.superblock.block_size
-    tail = device.read(log.next_block * block_size, block_size)
-    if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
-        device.write(log.next_block * block_size, bytes(block_size))
+    for block in {log.next_block, log.next_copy or log.next_block}:
+        tail = device.read(block * block_size, block_size)
+        if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
+            device.write(block * block_size, bytes(block_size))
+
+
+def _mend_superblock(device: Device, superblock: Superblock) -> None:
+    """Write the superblock in force anew where it is damaged in one of its places."""
+    size = superblock.block_size
+    slot = superblock.sequence % limits.SUPERBLOCK_SLOTS
+    copies = {(place + slot) * size: device.read((place + slot) * size, size) for place in PLACES}
+    sound = [data for data in copies.values() if unpack_superblock(data) == superblock]
+    for at, data in copies.items():
+        if sound and unpack_superblock(data) != superblock:
+            _log.warning("%s: the superblock in block %d is written anew", device.name, at // size)
+            device.write(at, sound[0])
 
 
 def _mend_checkpoint(device: Device, log: Log) -> None:
     """Write the checkpoint record and its copy anew, where one of them is damaged."""
-    superblock = log.superblock
-    if superblock.metadata_copies < 2:
-        return
-    copy = limits.RECORD_COPIES_BLOCK + superblock.sequence % limits.SUPERBLOCK_SLOTS
-    for block in (superblock.record_block, copy):
-        at = block * superblock.block_size
-        with suppress(DeviceError):  # what cannot be read or written has its other copy
-            if device.read(at, superblock.block_size) != log.checkpoint:
-                device.write(at, log.checkpoint)
+    copy = _checkpoint_copy(log.superblock)
+    if copy:
+        for block in (log.superblock.record_block, copy):
+            _mend_block(device, block, log.checkpoint)
+
+
+def _mend_block(device: Device, block: int, data: bytes) -> None:
+    """See to it that a block, of which there is another copy, holds what it should."""
+    with suppress(DeviceError):  # what cannot be read or written has its other copy
+        if device.read(block * len(data), len(data)) != data:
+            device.write(block * len(data), data)
 
 
 def _landed(device: Device, record: CommitRecord, block_size: int) -> bool:

@@ -21,7 +21,7 @@ class Parameters:
     compression: str = "lz4"
     label: str = ""
     metadata_copies: int = 1
-    """2 keeps a second copy of each node far from the first, from which it is repaired."""
+    """2 keeps a second copy of all metadata far from the first, from which it is repaired."""
 
     def check(self) -> None:
         """Raise UsageError where a value is not allowed."""

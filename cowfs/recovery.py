@@ -30,7 +30,6 @@ from .format import (
     unpack_delta,
     unpack_operations,
 )
-from .log import overflow_span
 from .space import Space
 
 
@@ -94,7 +93,8 @@ class Recovery:
         self._check_size(record.total_blocks)
         if record.total_blocks > self.io.space.total:
             self.io.space.bitmap.resize(record.total_blocks)
-        packed = record.delta or b"".join(self.io.read(p, label) for p in record.overflow)
+        overflow = record.overflows() if record.overflow else []
+        packed = record.delta or b"".join(self.io.read_copies(p, label) for p in overflow)
         try:
             if record.flags & FLAG_OPERATIONS:
                 self._note(packed)
@@ -103,12 +103,29 @@ class Recovery:
                 self.io.space.apply_delta(unpack_delta(packed))
                 self.operations, self._operation_bytes = [], 0
                 self.catalog_ref = record.catalog if record.catalog != NO_REF else None
-            for pointer in record.overflow:
-                self.io.space.bitmap.set(*overflow_span(pointer, self.io.block_size))
-            if not self.io.space.bitmap.set(record.next_block, 1):
-                raise ValueError(f"the next record is to be in block {record.next_block}, in use")
+            for pointer in overflow:
+                first, *second = pointer.spans(self.io.block_size)
+                self.io.space.bitmap.set(*first)
+                for start, blocks in second:
+                    if self.io.space.bitmap.set(start, blocks) < blocks:
+                        raise ValueError(f"a second copy is in block {start}, in use")
+            self._reserve_record(record.next_block)
+            if record.copies:
+                self._check_copies(record)
         except ValueError as error:
             raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
+
+    def _reserve_record(self, block: int) -> None:
+        if not self.io.space.bitmap.set(block, 1):
+            raise ValueError(f"the next record is to be in block {block}, in use")
+
+    def _check_copies(self, record: CommitRecord) -> None:
+        """The copy of a record is in use, of the checkpoint's by what it says itself."""
+        bitmap = self.io.space.bitmap
+        if record.copy and not (record.copy < bitmap.size and bitmap.test(record.copy)):
+            raise ValueError(f"a second copy is in block {record.copy}, which is free")
+        if record.next_copy:
+            self._reserve_record(record.next_copy)
 
     def _check_roots(self, record: CommitRecord) -> None:
         """No node refers to the roots of these two trees, and so none has proven the references."""

@@ -201,7 +201,7 @@ class Space:
             raise self._full()
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
         if log:
-            self._write_ahead(start, length)
+            self.write_ahead(start, length)
         try:
             self.bitmap.set(start, length)
             self._near = start + length
@@ -352,7 +352,7 @@ class Space:
         self.bitmap.resize(new)
         return old, blocks
 
-    def _write_ahead(self, start: int, length: int) -> None:
+    def write_ahead(self, start: int, length: int) -> None:
         """Have a run written with zeros where the host has not allocated it yet: for the small
         transactions to come, whose flushes then cost half."""
         at, size = start * self.block_size, length * self.block_size

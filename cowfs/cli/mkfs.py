@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
     type=click.IntRange(1, 2),
     default=1,
     show_default=True,
-    help="2 keeps a second copy of all trees, from which they are repaired.",
+    help="2 keeps a second copy of all metadata, from which they are repaired.",
 )
 @click.option("--label", default="", help="A text to tell the image by.")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")

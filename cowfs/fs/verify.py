@@ -36,7 +36,7 @@ from .inode import (
     unpack_entry,
     unpack_inode,
 )
-from .nodes import Inodes
+from .nodes import Inodes, sound_attribute
 
 _Item = tuple[bytes, int, bytes]
 
@@ -103,7 +103,10 @@ def _file(nodes: Inodes, number: int, items: Iterator[_Item]) -> Iterator[str]:
                 yield f"named {name!r} in directory {parent}, which has no such entry"
         elif kind == DATA and not rest:
             content = cell_size((stored, value))
-        elif kind != XATTR or not rest:
+        elif kind == XATTR and rest:
+            if not sound_attribute(rest):
+                yield f"an attribute named {rest!r}"
+        else:
             yield f"unknown item {key.hex()}"
     if inode is None:
         yield "items without an inode"

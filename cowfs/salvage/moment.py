@@ -70,7 +70,9 @@ class _Chain:
         self.txid = record.txid
 
     def _note(self, record: CommitRecord) -> None:
-        packed = record.delta or b"".join(self.source.read(p, _LABEL) for p in record.overflow)
+        packed = record.delta or b"".join(
+            self.source.read_copies(p, _LABEL) for p in record.overflows()
+        )
         for number, operation, key, value in list(unpack_operations(packed)):
             self._count += 1
             if self._count > limits.UNSTORED_OPERATIONS:

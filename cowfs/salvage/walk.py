@@ -24,6 +24,7 @@ from ..format import (
     NO_REF,
     OPERATION_PUT,
     OPERATION_RANGE,
+    Pointer,
     Superblock,
     unpack_blob,
     unpack_pointer,
@@ -85,14 +86,17 @@ class Source:
     def read(self, pointer: bytes, label: str) -> bytes:
         """The bytes that a pointer names. Raises CorruptionError: a disk that cannot read them is
         no better than one that gives others."""
-        fields = unpack_pointer(pointer)
-        self.bytes += fields.stored
+        return self.read_copies(unpack_pointer(pointer), label)
+
+    def read_copies(self, pointer: Pointer, label: str) -> bytes:
+        """`read`, of a pointer that is taken apart."""
+        self.bytes += pointer.stored
         if self.tell is not None:
             self.tell(self.bytes)
         try:
-            return self._io.read(pointer, label)
+            return self._io.read_copies(pointer, label)
         except DeviceError as error:
-            raise CorruptionError(label, fields.block, str(error)) from error
+            raise CorruptionError(label, pointer.block, str(error)) from error
 
     def extent(self, pointer: bytes, label: str) -> bytes:
         """The bytes of an extent of data."""

@@ -14,10 +14,14 @@ import pytest
 import cowfs
 from cowfs import catalog, commit, engine, limits, log, recovery, transaction
 from cowfs._ledger import Ledger
+from cowfs.blockio import BlockIO
 from cowfs.commit import Committer
 from cowfs.device import Device
-from cowfs.format import CommitRecord, Delta, Superblock
+from cowfs.format import RECORD_MAGIC, CommitRecord, Delta, Pointer, Superblock
+from cowfs.secondlog import SecondLog
 from cowfs.space import Space
+from crashfuzzer.device import RecordingDevice
+from crashfuzzer.threads import in_thread
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 BUGS: list[Plant] = []
@@ -143,6 +147,32 @@ def the_superblock_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
 def opening_does_not_flush_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the host's cache held was shown to a user, and is lost at the next power cut."""
     at_settling(monkeypatch, lambda device, found: Meddler(device, flushes=False))
+
+
+@bug
+def a_thread_flushes_more_than_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others commit while it flushes counts as durable, too."""
+    original = Committer.make_durable
+
+    def make_durable(self: Committer, txid: int) -> None:
+        original(self, txid)
+        if in_thread():
+            self.durable_txid = self.versions.newest.txid
+
+    monkeypatch.setattr(Committer, "make_durable", make_durable)
+
+
+@bug
+def a_thread_writes_the_superblock_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leads to a checkpoint whose record nobody has flushed yet."""
+    original = Committer._complete
+
+    def complete(self: Committer, checkpoint: commit.Checkpoint) -> None:
+        if in_thread():
+            self._write_superblock(checkpoint)
+        original(self, checkpoint)
+
+    monkeypatch.setattr(Committer, "_complete", complete)
 
 
 # --- the log ------------------------------------------------------------------------------------
@@ -288,6 +318,95 @@ def what_operations_did_to_space_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
             pass
 
     monkeypatch.setattr(commit, "Ledger", Forgetful)
+
+
+# --- second copies ------------------------------------------------------------------------------
+
+
+@bug
+def second_copies_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The space for the second copy of a node is taken, and stays as it was."""
+    take, write = Space.take_twin_run, RecordingDevice.write
+    blocks: set[int] = set()
+
+    def take_twin_run(self: Space, minimum: int, written: int, block: int) -> tuple[int, int]:
+        start, length = take(self, minimum, written, block)
+        blocks.update(range(start, start + length))
+        return start, length
+
+    def skip(self: RecordingDevice, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if offset // 4096 not in blocks or bytes(data[:8]) == RECORD_MAGIC:
+            write(self, offset, data)
+
+    monkeypatch.setattr(Space, "take_twin_run", take_twin_run)
+    monkeypatch.setattr(RecordingDevice, "write", skip)
+
+
+@bug
+def second_records_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log has one copy."""
+    monkeypatch.setattr(SecondLog, "_write", lambda self, pieces: None)
+
+
+@bug
+def second_copies_lie_beside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever takes one takes the other as well."""
+
+    def take_twin_run(self: Space, minimum: int, written: int, block: int) -> tuple[int, int]:
+        start, length = self.bitmap.search(block, minimum)
+        self.bitmap.set(start, minimum if length else 0)
+        return start, minimum if length else 0
+
+    monkeypatch.setattr(Space, "take_twin_run", take_twin_run)
+
+
+@bug
+def second_copies_are_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first copy is damaged, anything is taken for the second."""
+    original = BlockIO._stored_copy
+
+    def stored_copy(self: BlockIO, pointer: Pointer, block: int, label: str) -> bytes:
+        if block == pointer.block:
+            return original(self, pointer, block, label)
+        return self.device.read(block * self.block_size, pointer.stored)
+
+    monkeypatch.setattr(BlockIO, "_stored_copy", stored_copy)
+
+
+@bug
+def repair_goes_the_wrong_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The damaged copy is written over the good one."""
+
+    def mend(self: BlockIO) -> None:
+        while self.damaged:
+            _, damaged = self.damaged.popitem()
+            bad = self.device.read(damaged.block * self.block_size, damaged.pointer.stored)
+            self.device.write(damaged.good * self.block_size, bad)
+
+    monkeypatch.setattr(BlockIO, "mend", mend)
+
+
+@bug
+def a_torn_second_tail_is_not_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a record in flight that did not count the second copy stays."""
+
+    def spare_the_tail(device: Device, found: log.Log) -> Meddler:
+        tail = (found.next_copy or -1) * found.superblock.block_size
+        return Meddler(device, writes=lambda offset: offset != tail)
+
+    at_settling(monkeypatch, spare_the_tail)
+
+
+@bug
+def what_arrived_in_one_copy_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that counts as one of its copies has arrived is not written to the other."""
+
+    def follow(*args: Any) -> log.Log:
+        found = log.follow(*args)
+        found.unsettled.clear()
+        return found
+
+    monkeypatch.setattr(engine, "follow", follow)
 
 
 # --- space --------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_a_failure_is_shortened_to_a_test_that_fails_as_long_as_the_bug_is_there
 ) -> None:
     planted.the_newest_commit_is_not_proven(monkeypatch)
     with pytest.raises(Failure) as found:
-        explore(2)
+        explore(1)
     case = shrink(found.value.case)
     assert len(case.steps) <= 2
     assert case.crash is not None

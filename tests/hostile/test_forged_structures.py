@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from cowfs.format import (
     pack_meta,
     unpack_meta,
 )
-from cowfs.fs.inode import DIRECTORY, ENTRY, make_key, pack_entry
+from cowfs.fs.inode import DIRECTORY, ENTRY, XATTR, make_key, pack_entry
 from hostile.images import make, memory_device
 from hostile.page import INLINE, TREE, Cell, Page
 from hostile.seal import Forgery, seal_block
@@ -276,3 +277,28 @@ def test_a_superblock_that_asks_for_the_impossible_is_refused(
     for flag in "rw":
         with pytest.raises((cowfs.FormatError, cowfs.CorruptionError)):
             cowfs.open(path, flag)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["own", "next"])
+@pytest.mark.parametrize("block", [3, 1 << 31, 1 << 40, 1 << 62])
+def test_the_copy_of_a_record_is_not_where_it_cannot_be(
+    opened: MakeForged, which: int, block: int
+) -> None:
+    forgery = Forgery(make("twins").data)
+    forgery.records[-1][1].copies[which] = block
+    # Its own is at an impossible place, or in use by something else, which check tells.
+    with pytest.raises(cowfs.CorruptionError) if block != 3 or which else nullcontext():
+        assert not opened(forgery).check().ok
+
+
+def test_check_finds_attributes_with_names_that_none_can_have(
+    forgery: Forgery, opened: MakeForged
+) -> None:
+    def edit(cell: Cell) -> None:
+        if cell.key[8:9] == bytes([XATTR]):
+            cell.key = cell.key[:9] + b"user.\x80\x00"
+
+    for owner in {spot.owner for spot in forgery.spots.values() if spot.owner >= FIRST_DATASET}:
+        edit_items(forgery, owner, edit)
+    store = opened(forgery)
+    assert any("an attribute named" in fault.reason for fault in store.check().faults)

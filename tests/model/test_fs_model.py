@@ -174,14 +174,15 @@ class FilesModel(RuleBasedStateMachine):
         self.root = os.path.join(self.place, b"root")
         os.mkdir(self.root, 0o755)
         os.chmod(self.root, 0o755)
-        self.store = cowfs.open_device(MemoryDevice(), parameters=cowfs.Parameters())
-        self.live: FS = self.store.create("files", kind="fs")
         self.tx: cowfs.Transaction | None = None
         self.taken = 0
         self.umask = os.umask(0)
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(copies=st.sampled_from([1, 2]))
+    def start(self, copies: int) -> None:
+        parameters = cowfs.Parameters(metadata_copies=copies)
+        self.store = cowfs.open_device(MemoryDevice(), parameters=parameters)
+        self.live: FS = self.store.create("files", kind="fs")
         for path in (b"a", b"a/b", b"c"):
             self.both(
                 partial(os.mkdir, self.host(path), 0o755), partial(self.fs.mkdir, path, 0o755)

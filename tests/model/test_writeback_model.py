@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import cowfs
 from cowfs.writeback import WriteBack
@@ -31,7 +31,11 @@ class WriteBackMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.device = FailingDevice()
-        self.store = cowfs.open_device(self.device, parameters=cowfs.Parameters(), cache=1 << 20)
+
+    @initialize(copies=st.sampled_from([1, 2]))
+    def first(self, copies: int) -> None:
+        parameters = cowfs.Parameters(metadata_copies=copies)
+        self.store = cowfs.open_device(self.device, parameters=parameters, cache=1 << 20)
         self.sizes = {"a": SIZE, "b": SIZE}
         for name in self.sizes:
             self.store.create(name, "volume", SIZE, RECORD)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crashfuzzer.case import Case, Crash
-from crashfuzzer.device import RecordingDevice, Write
+from crashfuzzer.device import Flush, RecordingDevice, Write
 from crashfuzzer.image import CHUNK, Image
 from crashfuzzer.losses import SECTOR, Epoch, Left, Loss, epochs, power_cuts
+from crashfuzzer.threads import Lock, Thread, Turns
 from crashfuzzer.world import World
 
 from ..plain import noise
@@ -120,3 +122,45 @@ def test_a_discarded_range_reads_as_anything() -> None:
     (epoch,) = epochs(device.log, base, 1)
     found = {epoch.image(losses).read(0, 1) for losses in power_cuts(epoch, random.Random(1), 3)}
     assert len(found) == 3
+
+
+def test_what_is_written_during_a_flush_may_be_lost_after_it() -> None:
+    device = RecordingDevice()
+    device.write(0, b"before")
+    device.log += [Write(8, b"during"), Flush(late=1)]
+    first, second = epochs(device.log, Image(), 1)
+    assert [change.offset for change in first.changes if isinstance(change, Write)] == [0, 8]
+    assert second.base.read(0, 6) == b"before"
+    assert second.changes == [Write(8, b"during")]
+
+
+def test_a_seed_has_the_program_and_its_thread_take_the_same_turns() -> None:
+    def said(seed: int) -> list[str]:
+        turns, words = Turns(seed), list[str]()
+
+        class Owner:
+            io = SimpleNamespace(device=SimpleNamespace(turns=turns))
+            lock = Lock()
+
+            def work(self, whose: str) -> None:
+                for number in range(5):
+                    turns.take()
+                    with self.lock:
+                        words.append(f"{whose} begins {number}")
+                        turns.take()
+                        words.append(f"{whose} ends {number}")
+
+        owner = Owner()
+        thread = Thread(target=owner.work, args=("thread",), name="", daemon=True)
+        thread.start()
+        owner.work("program")
+        thread.join()
+        assert not thread.is_alive()
+        return words
+
+    orders = {tuple(said(seed)) for seed in range(20)}
+    assert orders == {tuple(said(seed)) for seed in range(20)}
+    assert len(orders) > 5
+    for words in orders:
+        for begin, end in zip(words[::2], words[1::2], strict=True):
+            assert begin.replace("begins", "ends") == end, "a lock was not held"

@@ -172,6 +172,18 @@ RECORDS = st.builds(
     runs=RUNS,
     overflow=st.lists(st.binary(min_size=44, max_size=44), max_size=5),
     delta=st.binary(max_size=1000),
+) | st.builds(
+    layout.CommitRecord,
+    uuid=DIGEST,
+    txid=NUMBER,
+    previous=DIGEST,
+    next_block=NUMBER,
+    total_blocks=U64,
+    durable_txid=NUMBER,
+    flags=st.just(layout.FLAG_COPIES),
+    catalog=REF,
+    overflow=st.lists(st.binary(min_size=44, max_size=44), min_size=3, max_size=3),
+    copies=st.lists(NUMBER, min_size=5, max_size=5),
 )
 
 

@@ -22,7 +22,8 @@ LAYERS = [
     "space counts bitmap _bitmap _ledger",
     "_node _writer _view _tree",
     "blockio blob treediff",
-    "log reaper catalog session parameters recovery version transaction commit group engine",
+    "log secondlog reaper catalog session parameters recovery version transaction commit group "
+    "engine",
     "kv fs volume diff stream check usage",
     "writeback",
     "store",

@@ -6,11 +6,13 @@ interface below, the store's methods above, and `check`.
 
 In the order in which to read them:
 
-- `image.py`: the bytes of a device, cheap to copy. `device.py`: logs the operations.
+- `image.py`: the bytes of a device, cheap to copy. `threads.py`: the store's own thread, in turns
+  with the program. `device.py`: logs the operations.
 - `losses.py`: epochs between flushes, and what a power cut may take from one.
 - `model.py`: what a store should hold. `changes.py`, `steps.py`: what a workload consists of.
 - `world.py`: parameters and limits under which it runs. `run.py`: runs it, store beside model.
 - `generator.py`: draws random steps. `judge.py`: opens what is left, and says what is wrong.
+- `rot.py`: copies of metadata that rot meanwhile.
 - `explore.py`: all of it for one seed. `case.py`: one failure, to be run again. `shrink.py`: makes
   it short. `__main__.py`: many seeds on all cores.
 """

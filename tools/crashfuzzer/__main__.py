@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import random
 import signal
@@ -99,11 +100,16 @@ def main(minutes: float, seed: int | None, workloads: int | None, jobs: int) -> 
     print("Each opened as promised.")
 
 
+def _begin() -> None:
+    """In a process of the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable()  # that copies were lost is what is wanted here
+
+
 def _outcomes(first: int, jobs: int, workloads: int | None, until: float) -> Iterator[Outcome]:
     """Outcomes as they come, of `workloads` seeds or until that time."""
     seeds = itertools.count(first) if workloads is None else iter(range(first, first + workloads))
-    ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=ignore_interrupts) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_begin) as pool:
         running: set[Future[Outcome]] = set()
         try:
             while True:

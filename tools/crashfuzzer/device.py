@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .image import Image
+from .threads import Turns
 
 GARBAGE = b"\xdb"
 """What is in ranges that were discarded, or are free: a device may give anything."""
@@ -50,7 +51,10 @@ class Scribble:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Everything before this is durable."""
+    """Everything before this is durable, but for what others wrote while it went on."""
+
+    late: int = 0
+    """The number of these: the last changes before this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,10 @@ def apply(image: Image, change: Change) -> None:
 class RecordingDevice:
     """A `cowfs.device.Device` in memory, with a log of all that was done to it."""
 
-    waits = False
-
-    def __init__(self, image: Image | None = None) -> None:
+    def __init__(self, image: Image | None = None, turns: Turns | None = None) -> None:
         self.name = "<recording>"
+        self.turns = turns
+        self.waits = turns is not None
         self.image = image or Image()
         self.log: list[Operation] = []
         self.blocks_read = 0
@@ -131,7 +135,11 @@ class RecordingDevice:
         self._change(Discard(offset, length))
 
     def flush(self) -> None:
-        self.log.append(Flush())
+        self._take_turns()
+        before = len(self.log)
+        self._take_turns()
+        late = [operation for operation in self.log[before:] if isinstance(operation, Change)]
+        self.log.append(Flush(len(late)))
 
     def close(self) -> None:
         pass
@@ -143,12 +151,24 @@ class RecordingDevice:
     def mark(self, state: int, durable: bool) -> None:
         """Note in the log that a state was reached."""
         self.log.append(Mark(state, durable))
+        self._take_turns()
 
     def cut(self, image: Image) -> None:
         """The machine stops, and finds `image` when it starts again."""
+        self.end()
         self.log.append(PowerCut(image.copy()))
         self.image = image
 
+    def end(self) -> None:
+        """The process that uses it ends."""
+        if self.turns is not None:
+            self.turns.end()
+
+    def _take_turns(self) -> None:
+        if self.turns is not None:
+            self.turns.take()
+
     def _change(self, change: Change) -> None:
+        self._take_turns()
         self.log.append(change)
         apply(self.image, change)

@@ -44,7 +44,7 @@ def explore(seed: int) -> int:
     with world.entered():
         search = _Search(world, chance)
         for _ in range(STEPS):
-            search.do(random_step(chance, search.run.model))
+            search.do(random_step(chance, search.run.model, world.durable))
         return search.power_cuts(search.epochs())
 
 
@@ -125,7 +125,7 @@ class _Search:
         if lost and self.chance.random() < 0.5:
             yield Commit(lost, self.chance.random() < 0.5)
         else:
-            yield random_commit(self.chance, run.model)
+            yield random_commit(self.chance, run.model, run.world.durable)
         if self.chance.random() < 0.3:
             yield self.chance.choice((Reopen(), Scribble()))
 

@@ -31,7 +31,20 @@ from .changes import (
     WriteVolume,
 )
 from .model import PlainStore
-from .steps import Abandon, Commit, Cut, Hold, Kill, LetGo, Reclaim, Reopen, Scribble, Step, Sync
+from .steps import (
+    Abandon,
+    Commit,
+    Cut,
+    Hold,
+    Kill,
+    LetGo,
+    Reclaim,
+    Reopen,
+    Rot,
+    Scribble,
+    Step,
+    Sync,
+)
 
 _PATHS = (b"/d", b"/x", b"/y", b"/d/x", b"/d/y", b"/d/e")
 _SIZES = (0, 10, 100, 100, 1000, 3000, 9000, 30_000)
@@ -43,8 +56,8 @@ _SNAPSHOTS = 3
 """Snapshots that a dataset has at most."""
 
 
-def random_step(chance: random.Random, model: PlainStore) -> Step:
-    """The next step of a workload."""
+def random_step(chance: random.Random, model: PlainStore, durable: float = 0.5) -> Step:
+    """The next step of a workload, of which that part of the transactions is durable."""
     if not model.heads:
         return Commit(
             (
@@ -66,19 +79,21 @@ def random_step(chance: random.Random, model: PlainStore) -> Step:
     if draw < 0.18:
         return Reclaim()
     if draw < 0.21:
-        return Cut(_changes(chance, model), chance.random() < 0.5, chance.randrange(1000))
+        return Cut(_changes(chance, model), chance.random() < durable, chance.randrange(1000))
     if draw < 0.29:
         return Hold(chance.choice(sorted(model.everything())))
     if draw < 0.32:
         return LetGo()
     if draw < 0.4:
         return Scribble()
-    return random_commit(chance, model)
+    if draw < 0.44:
+        return Rot(chance.randrange(1000))
+    return random_commit(chance, model, durable)
 
 
-def random_commit(chance: random.Random, model: PlainStore) -> Commit:
+def random_commit(chance: random.Random, model: PlainStore, durable: float = 0.5) -> Commit:
     """A transaction."""
-    return Commit(_changes(chance, model), chance.random() < 0.5)
+    return Commit(_changes(chance, model), chance.random() < durable)
 
 
 def _changes(chance: random.Random, model: PlainStore) -> tuple[Change, ...]:

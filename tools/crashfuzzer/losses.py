@@ -110,12 +110,15 @@ def epochs(log: list[Operation], base: Image, states: int) -> Iterator[Epoch]:
                 epoch.oldest = oldest
                 epoch.newest = min(reached + 1, states - 1)
                 yield epoch
-                image = image.copy()
-                for change in epoch.changes:
-                    apply(image, change)
+                image, late = image.copy(), epoch.changes
                 if isinstance(operation, PowerCut):
-                    image = operation.image
-                epoch = Epoch(image, oldest)
+                    image, late = operation.image, []
+                else:
+                    done = len(late) - operation.late
+                    for change in late[:done]:
+                        apply(image, change)
+                    late = late[done:]
+                epoch = Epoch(image, oldest, changes=late)
             case Mark(state, durable):
                 reached = state
                 oldest = state if durable else oldest

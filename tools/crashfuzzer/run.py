@@ -4,6 +4,7 @@ through. The log and the states together say what may be found after a power cut
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,19 +40,20 @@ class Run:
         """By the number of a state: what led to it."""
         self._held: list[tuple[str, Any, Items]] = []
         if image is None:
-            self.device = device or RecordingDevice()
+            self.device = device or RecordingDevice(turns=world.turns())
             self.store = world.make(self.device)
             self.device.log.clear()
             self._base = self.device.image.copy()
             self.states = [PlainStore()]
             self.device.mark(0, durable=True)
         else:
-            self.device = RecordingDevice(image.copy())
+            self.device = RecordingDevice(image.copy(), world.turns())
             self._base = image
             # Whatever the opening finds stays: a cut while it settles the log changes nothing.
             self.device.mark(0, durable=True)
             self.store = world.open(self.device)
             self.states = [verify(self.store, allowed)]
+        weakref.finalize(self, self.device.end)  # what waits for its turn keeps the store alive
 
     @property
     def model(self) -> PlainStore:
@@ -104,6 +106,7 @@ class Run:
 
     def open_anew(self) -> None:
         """The process ended, and another opens the image."""
+        self.device.end()
         self.store = self.world.open(self.device)
 
     def cut(self, epoch: Epoch, losses: Losses) -> None:

@@ -12,6 +12,7 @@ from cowfs.errors import OutOfSpaceError
 from .changes import Change
 from .judge import verify
 from .losses import random_cut
+from .rot import rot
 from .run import Run
 
 
@@ -76,6 +77,18 @@ class Scribble:
 
     def do(self, run: Run) -> None:
         run.scribble()
+
+
+@dataclass(frozen=True, slots=True)
+class Rot:
+    """Copies of metadata rot, on a copy of the image."""
+
+    seed: int = 0
+    """Of which."""
+
+    def do(self, run: Run) -> None:
+        if run.world.metadata_copies == 2:
+            rot(run.world, run.store, run.device.image, run.model, self.seed)
 
 
 @dataclass(frozen=True, slots=True)

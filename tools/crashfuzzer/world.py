@@ -15,6 +15,8 @@ import cowfs
 from cowfs import limits
 from cowfs.device import Device
 
+from . import threads
+
 KIB = 1024
 _BULK = 100 * KIB
 """Bytes of large values from which on they are written behind."""
@@ -38,24 +40,29 @@ class World:
     group_blocks: int = 8192
     reap_blocks: int = 5
     min_image_blocks: int = 300
+    waits: bool = False
+    """Whether a flush takes long: then a thread makes those that nobody asks for."""
     seed: int = 0
-    """Of the image's id."""
+    """Of the image's id, and of when that thread goes on."""
 
     @classmethod
     def random(cls, seed: int) -> World:
         """Other conditions for each seed."""
         chance = random.Random(seed)
+        waits = chance.choice((False, True))
         return cls(
             size=chance.choice((None, None, 1280 * KIB, 1600 * KIB, 2048 * KIB)),
             node_size=chance.choice((4 * KIB, 8 * KIB)),
             compression=chance.choice(("lz4", "lz4", "none")),
             cache=chance.choice((64 * KIB, 64 * KIB, 1024 * KIB)),
             one_flush_limit=chance.choice((40 * KIB, 150 * KIB, 4096 * KIB)),
-            log_records=chance.choice((3, 6, 12)),
+            # The thread begins where a checkpoint is due before the last one is durable.
+            log_records=chance.choice((1, 2, 3) if waits else (3, 6, 12)),
             unstored_records=chance.choice((2, 5, 100)),
             group_blocks=chance.choice((64, 64, 8192)),
             reap_blocks=chance.choice((3, 10)),
             metadata_copies=chance.choice((1, 2)),
+            waits=waits,
             seed=seed,
         )
 
@@ -76,10 +83,21 @@ class World:
                 BULK=_BULK,
             ),
             mock.patch("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
-            mock.patch("secrets.randbits", ids.getrandbits),
+            mock.patch("os.urandom", ids.randbytes),
             mock.patch("time.time_ns", lambda: _NOW_NS),
+            mock.patch("cowfs.commit.threading", threads),
         ):
             yield
+
+    @property
+    def durable(self) -> float:
+        """The part of a workload's transactions that should be durable: of many, none is left for
+        the thread to flush."""
+        return 0.1 if self.waits else 0.5
+
+    def turns(self) -> threads.Turns | None:
+        """For a device: who goes on when; None where there is no thread."""
+        return threads.Turns(self.seed) if self.waits else None
 
     def make(self, device: Device) -> cowfs.Store:
         """A new store."""

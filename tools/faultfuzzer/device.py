@@ -14,6 +14,7 @@ from enum import Enum
 from cowfs.errors import OutOfSpaceError
 from crashfuzzer.device import RecordingDevice
 from crashfuzzer.losses import SECTOR
+from crashfuzzer.threads import Turns, in_thread
 
 
 class Kind(Enum):
@@ -60,8 +61,8 @@ class Fault:
 class FaultyDevice(RecordingDevice):
     """Goes wrong where `fault` says, while it is `armed`; only then I/Os are counted."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, turns: Turns | None = None) -> None:
+        super().__init__(turns=turns)
         self.fault: Fault | None = None
         self.armed = False
         self.calls: list[str] = []
@@ -81,6 +82,7 @@ class FaultyDevice(RecordingDevice):
             fault is None
             or not fault.first <= number < fault.first + fault.count
             or fault.kind not in KINDS[operation]
+            or (fault.kind is Kind.INTERRUPT and in_thread())  # Ctrl-C is for the program
         ):
             return None
         self.injected[operation, fault.kind] += 1

@@ -47,12 +47,12 @@ def workload(seed: int) -> tuple[World, tuple[Step, ...], list[str]]:
     chance = random.Random(seed)
     world = World.random(seed)
     steps: list[Step] = []
-    device = FaultyDevice()
+    device = FaultyDevice(world.turns())
     with world.entered():
         run = Run(world, device=device)
         device.armed = True
         while len(steps) < STEPS:
-            step = random_step(chance, run.model)
+            step = random_step(chance, run.model, world.durable)
             if not isinstance(step, Cut | Kill):
                 step.do(run)
                 steps.append(step)
@@ -95,7 +95,7 @@ def interrupts(world: World, steps: tuple[Step, ...], chance: random.Random) -> 
 
 def attempt(world: World, steps: tuple[Step, ...], fault: Fault) -> Tally:
     """One workload with one fault (or burst of them)."""
-    device = FaultyDevice()
+    device = FaultyDevice(world.turns())
     device.fault = fault
 
     @contextmanager
@@ -127,7 +127,7 @@ def interrupt(world: World, steps: tuple[Step, ...], tracer: Tracer) -> Tally:
     injector = Injector(tracer.watching, lambda: tracer.injected, (tracer.error, cowfs.FailedError))
     try:
         with world.entered():
-            outcomes = Trial(world, FaultyDevice(), injector, tracer.first).take(steps)
+            outcomes = Trial(world, FaultyDevice(world.turns()), injector, tracer.first).take(steps)
     except Exception as error:
         error.add_note(f"with {tracer.error.__name__} at line number {tracer.first}")
         raise

@@ -16,6 +16,7 @@ from cowfs.catalog import CATALOG_OWNER, FIRST_DATASET
 from cowfs.codec import LZ4
 from cowfs.format import (
     DATA_LEVEL,
+    FLAG_COPIES,
     FLAG_OPERATIONS,
     NO_REF,
     POINTER_SIZE,
@@ -283,6 +284,24 @@ def log_loop(forgery: Forgery, chance: random.Random) -> None:
     )
 
 
+def copies(forgery: Forgery, chance: random.Random) -> None:
+    """Second copies that are said to be where something else is, or nothing can be."""
+    places = (0, 1, 8, 256, 264, 511, 1 << 31, *forgery.spots, forgery.superblock.record_block)
+    if chance.random() < 0.5:
+        _, found = chance.choice(forgery.records)
+        found.flags |= FLAG_COPIES
+        found.copies = found.copies or [0] * (2 + len(found.overflow))
+        found.copies[chance.randrange(len(found.copies))] = chance.choice(places)
+        return
+    block = _node(forgery, chance).block
+    twin = chance.choice(places) - block & 0xFFFFFFFF
+    upper, lower = (twin >> 16).to_bytes(2, "little"), (twin & 0xFFFF).to_bytes(2, "little")
+    forgery.refs[block] = [lambda ref: ref[:22] + upper + ref[24:26] + lower + ref[28:]]
+    if chance.random() < 0.5:  # the first copy is damaged, so that the other one is looked for
+        at = block * forgery.block_size
+        forgery.spoiled.append(at)
+
+
 def _replace_root(forgery: Forgery, chance: random.Random, ref: bytes) -> None:
     """Make `ref` the root of a dataset, or of a value."""
     if chance.random() < 0.3:
@@ -327,4 +346,5 @@ KINDS: tuple[Damage, ...] = (
     bomb,
     directories,
     log_loop,
+    copies,
 )

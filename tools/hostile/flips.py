@@ -79,7 +79,7 @@ def ground(name: str) -> Ground:
     return Ground(sample, state, opening, later)
 
 
-def stretches(names: tuple[str, ...] = ("closed", "open", "twins")) -> Iterator[Case]:
+def stretches(names: tuple[str, ...] = ("closed", "open", "twins", "twins-open")) -> Iterator[Case]:
     """All bytes that anything reads, in short stretches."""
     for name in names:
         known = ground(name)

@@ -13,7 +13,7 @@ from .images import NAMES, Sample, make
 from .judge import Wrong, judge
 from .seal import Forgery
 
-_CUTS = re.compile(r"\b(record|operations|log_loop)")
+_CUTS = re.compile(r"\b(record|operations|log_loop|copies)")
 """Kinds of damage that may cut off the log."""
 
 

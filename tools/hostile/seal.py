@@ -70,6 +70,7 @@ class Forgery:
         self.superblock = self._newest_superblock()
         self.block_size = self.superblock.block_size
         self.records = self._chain()
+        self._copies = {block: record.copy for block, record in self.records}
         store = cowfs.open_device(memory_device(image), readonly=True)
         self.bitmap = store.io.space.bitmap.copy()
         self.pages: dict[int, list[PageHook]] = {}
@@ -80,6 +81,8 @@ class Forgery:
         """By block: what to do to the reference (or pointer, of an extent) that leads to it."""
         self.bodies: dict[int, BytesHook] = {}
         """By block: what to do to a commit record, but for its checksum."""
+        self.spoiled: list[int] = []
+        """Offsets of bytes that do not match their checksum in the end."""
         self._found: dict[int, bytes] = {}
         self._sealed: dict[int, bytes] = {}
         self._open: set[int] = set()
@@ -238,6 +241,8 @@ class Forgery:
                 record.total_blocks = max(record.total_blocks, self.bitmap.size)
             self.records[i] = block, record
         self._chain_up()
+        for at in self.spoiled:
+            self.data[at] ^= 0xFF
         return bytes(self.data)
 
     def pointer(self, block: int) -> bytes:
@@ -270,7 +275,12 @@ class Forgery:
             assert data is not None, "a forged record that does not fit its block"
             if block in self.bodies:
                 data = seal_block(self.bodies[block](data[:-CHECKSUM_SIZE]))
-            self.data[block * self.block_size : (block + 1) * self.block_size] = data
+            places = {block, self._copies[block]}
+            if block == self.superblock.record_block and self.superblock.metadata_copies == 2:
+                slot = self.superblock.sequence % limits.SUPERBLOCK_SLOTS
+                places.add(limits.RECORD_COPIES_BLOCK + slot)
+            for place in places - {0}:
+                self.data[place * self.block_size : (place + 1) * self.block_size] = data
             previous = data[-CHECKSUM_SIZE:]
 
     def _run(self, run: Run) -> Run:
@@ -300,7 +310,7 @@ class Forgery:
             for edit in self.pages.get(fields.block, ()):
                 edit(page)
             data = page.pack()
-            tail = self.summary(page, fields.blocks(self.block_size) * self.block_size)
+            tail = self.summary(page, fields.occupied(self.block_size))
         for change in self.bytes.get(fields.block, ()):
             data = change(data)
         sealed = self._store(fields, data) + tail
@@ -331,8 +341,9 @@ class Forgery:
         stored = compress_lz4(data) if fields.compression == LZ4 else data
         if len(stored) > fields.blocks(self.block_size) * self.block_size or not stored:
             return self.add(data, fields.level, compression=fields.compression)
-        at = fields.block * self.block_size
-        self.data[at : at + len(stored)] = stored
+        for start, _ in fields.spans(self.block_size):
+            at = start * self.block_size
+            self.data[at : at + len(stored)] = stored
         return pack_pointer(
             fields.block,
             fields.birth,
@@ -341,6 +352,7 @@ class Forgery:
             fields.compression,
             fields.level,
             checksum(stored),
+            fields.twin,
         )
 
 
