@@ -45,6 +45,9 @@ class Device(Protocol):
     name: str
     waits: bool
     """Whether a flush takes long, and lets other threads go on."""
+    identity: tuple[int, int] | None
+    """As `host.identity` tells it from other files; None for what is none. A name does not do: the
+    program may have changed its directory since."""
 
     def size(self) -> int:
         """Bytes that can be read."""
@@ -90,6 +93,7 @@ class MemoryDevice:
     """A device in memory, for tests and scratch stores."""
 
     waits = False
+    identity: tuple[int, int] | None = None
 
     def __init__(self, size: int = 0, name: str = "<memory>") -> None:
         self.name = name
@@ -163,7 +167,9 @@ class FileDevice:
         except IsADirectoryError:
             raise FormatError(f"{path}: is a directory, not a cowfs image") from None
         try:
-            mode = os.fstat(self._fd).st_mode
+            status = os.fstat(self._fd)
+            mode = status.st_mode
+            self.identity: tuple[int, int] | None = (status.st_dev, status.st_ino)
             if stat.S_ISDIR(mode):
                 raise FormatError(f"{path}: is a directory, not a cowfs image")
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):

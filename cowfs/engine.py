@@ -73,7 +73,7 @@ class Engine(ABC):
         self.committer = Committer(
             self.io, log, self.versions, space_tree, dirty_limit, mending=not readonly
         )
-        self._group = Group(self)
+        self._group = Group()
         self._writer = threading.Lock()
         self._writing_ref: weakref.ref[Transaction] | None = None
         """Weak: a transaction that an interrupt kept from its `with` block is given up with it."""
@@ -248,7 +248,7 @@ class Engine(ABC):
     def change(self, name: str, act: Callable[..., Any], *arguments: Any) -> Any:
         """Have `act` change the tree of a dataset, durably, perhaps in one transaction with what
         other threads change; its result."""
-        return self._group.make(name, act, arguments)
+        return self._group.make(self, name, act, arguments)
 
     def reclaim(self) -> None:
         """Finish destroying what was destroyed in part, in short steps; between two of them a

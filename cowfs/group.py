@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .errors import BusyError
+
 if TYPE_CHECKING:
     from .engine import Engine
     from .transaction import Transaction
@@ -25,12 +27,13 @@ if TYPE_CHECKING:
 class _Change:
     """What a thread hands over."""
 
-    __slots__ = ("act", "arguments", "name", "result", "tx", "waits", "woken")
+    __slots__ = ("act", "arguments", "name", "result", "thread", "tx", "waits", "woken")
 
     def __init__(self, name: str, act: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self.name = name
         self.act = act
         self.arguments = arguments
+        self.thread = threading.get_ident()
         self.result: Any = None
         self.tx: Transaction | None = None
         """The transaction in which it was made."""
@@ -49,24 +52,36 @@ class _Change:
 class Group:
     """The queue of changes. The first one's thread leads until it leaves the queue."""
 
-    def __init__(self, store: Engine) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._queue: list[_Change] = []
         self._leaving = threading.Lock()
+        self._leaver = 0
+        """The thread that holds it."""
 
-    def make(self, name: str, act: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def make(
+        self, store: Engine, name: str, act: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Any:
         """Call `act` with the tree of a dataset and the arguments, in this thread or another, and
         commit, durably; its result. Where that fails it is called again, in another transaction.
+
+        The store is given each time: one that nobody refers to any more lets go of its image at
+        once, and not when the garbage collector comes by.
         """
         change = _Change(name, act, arguments)
+        inside = [other.thread for other in list(self._queue) if other.waits]
+        if change.thread in (self._leaver, *inside):
+            raise BusyError(  # it would wait for itself
+                "this thread is in the midst of another change: a signal handler, or a finalizer, "
+                "came between; leave changes to the program that it interrupts"
+            )
         led: list[_Change] = []
         try:
             self._queue.append(change)
             if self._queue[0] is not change:
-                self._store.check_idle()
+                store.check_idle()
                 change.woken.acquire()
             if change.waits:
-                self._lead(led)
+                self._lead(store, led)
         except Exception:
             if len(led) <= 1:
                 raise
@@ -80,15 +95,15 @@ class Group:
         committed = change.tx.committed if change.tx is not None else None
         if committed is None:
             change.tx = None  # what an interrupt left open ends when nobody refers to it any more
-            with self._store.transaction() as tx:
+            with store.transaction() as tx:
                 return act(tx.tree(name), *arguments)
-        self._store.committer.make_durable(committed)
+        store.committer.make_durable(committed)
         return change.result
 
-    def _lead(self, led: list[_Change]) -> None:
+    def _lead(self, store: Engine, led: list[_Change]) -> None:
         """Make all changes of the queue, those too that come meanwhile, and commit; `led` is who
         has to be told."""
-        with self._store.transaction() as tx:
+        with store.transaction() as tx:
             while len(led) < len(self._queue):  # nobody but its leader shortens the queue
                 change = self._queue[len(led)]
                 led.append(change)
@@ -101,6 +116,7 @@ class Group:
         if change.tx is not None and not led:
             return  # another thread led, and has done this
         with self._leaving:
+            self._leaver = change.thread
             change.waits = False
             for each in led:
                 each.waits = False
@@ -110,3 +126,4 @@ class Group:
                 self._queue[0].wake()
             for each in led:
                 each.wake()
+            self._leaver = 0

@@ -419,10 +419,17 @@ class Space:
 
     def release_log(self) -> None:
         """Keep nothing for the log."""
-        for runs in (self.log_runs, self.log_ends):
-            while runs:
-                self.give_back(*runs[-1])
-                runs.pop()
+        kept = self.kept
+        try:
+            self._forget_log(kept)
+        except BaseException:
+            self._forget_log(kept)  # an interrupt: what is free must not be kept as well
+            raise
+
+    def _forget_log(self, kept: list[tuple[int, int]]) -> None:
+        self.log_runs, self.log_ends = [], []
+        for run in kept:
+            self.give_back(*run)
 
     def _keep_for_log(self, durable: int) -> None:
         while self.retired and self.retired[0][0] <= durable:
@@ -436,9 +443,10 @@ class Space:
                     kept += length
                 else:
                     self.give_back(start, length)
-            # Up to here all of this may be done again, should an interrupt come.
+            # Up to the last step all of this may be done again, should an interrupt come.
             self._dying.clear_packed(packed)
-            self.log_runs, _ = runs, self.retired.popleft()
+            self.log_runs = runs
+            self.retired.popleft()
 
     def release(self, durable: int, proven: int, oldest: int) -> None:
         """Make reusable what transactions up to `durable` freed (`proven` for what is young),
@@ -546,14 +554,14 @@ def _parts(start: int, length: int, at: int) -> list[tuple[int, int]]:
 
 
 def _joined(runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Runs that follow each other as one, in order."""
+    """Runs that follow each other, or overlap, as one, in order."""
     start = end = 0
     for first, blocks in sorted(runs):
-        if first != end:
+        if first > end:
             if end > start:
                 yield start, end - start
             start = first
-        end = first + blocks
+        end = max(end, first + blocks)
     if end > start:
         yield start, end - start
 

@@ -132,7 +132,7 @@ class Volume:
             report = _counting(progress, size)
             blob = self._blob(tree)
             path = os.fspath(target)
-            image = identity(self._session.io.device.name)
+            image = self._session.io.device.identity
             if image is not None and identity(path) == image:
                 raise UsageError(f"{path}: is the image itself; copy to another place")
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)

@@ -35,7 +35,7 @@ class Export:
         self._progress = progress
         self._links: dict[int, bytes] = {}
         self._is_root = os.geteuid() == 0
-        self._image = identity(nodes.io.device.name)
+        self._image = nodes.io.device.identity
         self._done = 0
         self._total = 0
 

@@ -15,7 +15,7 @@ from itertools import islice
 
 from ..blob import Blob, write_blob, write_value
 from ..errors import Error, UsageError
-from ..host import ReadAhead, identity
+from ..host import ReadAhead
 from ..limits import KIB
 from .bulk import Bulk, Directory, check_file_place
 from .inode import (
@@ -55,7 +55,7 @@ class Import:
         self._done = 0
         self._total = 0
         self._ahead = ReadAhead()
-        self._image = identity(nodes.io.device.name)
+        self._image = nodes.io.device.identity
 
     def run(self, source: bytes, target: bytes, follow: bool) -> None:
         """Copy `source` on the host to the path `target`."""

@@ -10,6 +10,7 @@ import socket
 import stat
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -423,3 +424,21 @@ def test_what_cannot_be_read_is_named(live: FS) -> None:
         live.copy_in("/proc/self/mem", "memory")  # nothing is at address 0
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, "/proc/self/mem")
     assert live.listdir() == []
+
+
+def test_the_image_is_spared_by_whatever_name_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with cowfs.open("a.cow", "c") as store:
+        files = store.create("files", kind="fs")
+        files.write_bytes("/a.cow", b"content")
+        volume = store.create("disk", kind="volume", size=4096)
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        for copy_out in (partial(files.copy_out, "/a.cow"), volume.copy_out):
+            with pytest.raises(cowfs.UsageError, match="is the image itself"):
+                copy_out(tmp_path / "a.cow")
+        with pytest.raises(cowfs.UsageError, match="is the image itself"):
+            files.copy_in(tmp_path / "a.cow", "/copy")
+        assert store.check().ok

@@ -8,17 +8,22 @@ lets the flush go on: the first of them leads, and makes the changes of all.
 from __future__ import annotations
 
 import errno
+import gc
+import linecache
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 import cowfs
+from cowfs import group
 from cowfs._tree import Tree
 from cowfs.device import MemoryDevice
 from faultfuzzer.lines import Tracer
@@ -345,3 +350,45 @@ def test_who_has_a_transaction_open_does_not_wait_for_a_group_that_waits_for_it(
         tx["a"][b"k"] = b"1"
     leader.finish()
     assert dict(data.items()) == {b"leader": b"1", b"k": b"1"}
+
+
+def test_a_signal_handler_that_writes_at_any_line_does_not_wait_for_its_own_thread(
+    store: cowfs.Store,
+) -> None:
+    """It is refused while the thread is in the midst of a change, and works else."""
+    data = store.create("a")
+    outcomes: list[str] = []
+
+    def handler(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != group.__file__:
+            return None
+        source = linecache.getline(group.__file__, frame.f_lineno)
+        if event == "line" and not source.lstrip().startswith("with "):  # see `Tracer`
+            try:
+                data[b"%d" % len(outcomes)] = b"value"
+                outcomes.append("made")
+            except cowfs.BusyError:
+                outcomes.append("refused")
+        return handler
+
+    sys.settrace(handler)
+    try:
+        data[b"k"] = b"v"
+    finally:
+        sys.settrace(None)
+    assert {*outcomes} == {"made", "refused"}
+    made = {b"%d" % line for line, outcome in enumerate(outcomes) if outcome == "made"}
+    assert set(data) == made | {b"k"}
+    assert_sound(store)
+
+
+def test_a_store_that_nobody_refers_to_lets_go_of_its_image_at_once(tmp_path: Path) -> None:
+    gc.disable()
+    try:
+        store = cowfs.open(tmp_path / "a.cow", "c")
+        store.create("a")[b"k"] = b"v"
+        del store
+        with cowfs.open(tmp_path / "a.cow", "w") as again:
+            assert again["a"][b"k"] == b"v"
+    finally:
+        gc.enable()

@@ -94,6 +94,8 @@ def apply(image: Image, change: Change) -> None:
 class RecordingDevice:
     """A `cowfs.device.Device` in memory, with a log of all that was done to it."""
 
+    identity: tuple[int, int] | None = None
+
     def __init__(self, image: Image | None = None, turns: Turns | None = None) -> None:
         self.name = "<recording>"
         self.turns = turns
