@@ -70,8 +70,10 @@ class World:
 
     @contextmanager
     def entered(self, *, on_host: bool = False) -> Iterator[None]:
-        """These limits are in force, and nothing depends on when and where it runs. Where the device
-        is a file `on_host`, threads are real, and each process differs from the one before."""
+        """These limits are in force, and nothing depends on when and where it runs.
+
+        Where the device is a file `on_host`, threads are real, and processes differ.
+        """
         ids = random.Random(self.seed)
         with (
             mock.patch.multiple(
