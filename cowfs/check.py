@@ -22,7 +22,7 @@ from .blob import RECORD_KEY_SIZE, cell_size, record_number
 from .blockio import MAX_DAMAGED, Damaged
 from .catalog import Catalog, Root
 from .engine import Engine
-from .errors import CorruptionError
+from .errors import BusyError, CorruptionError
 from .format import (
     DATA_LEVEL,
     NO_REF,
@@ -82,9 +82,11 @@ def scrub(engine: Engine, progress: Progress | None = None) -> Report:
             engine.check_stays_open()  # else what was found is no damage
             walk.report_damaged(engine.mend)
             break
-    with engine.still():  # no version keeps the log in place
-        walk.log()
-        walk.report_damaged(engine.mend_still)
+    if engine.log.superblock.metadata_copies == 2:
+        # No version keeps the log in place. Who has a transaction open scrubs all but that.
+        with contextlib.suppress(BusyError), engine.still():
+            walk.log()
+            walk.report_damaged(engine.mend_still)
     return walk.report
 
 

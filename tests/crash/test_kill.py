@@ -56,7 +56,7 @@ def work(
     image: str, world: World, seed: int, number: int, model: PlainStore, to: Connection
 ) -> None:
     """A process that commits until it is killed, and says so each time."""
-    with world.entered():
+    with world.entered(on_host=True):
         store = cowfs.open(image, "w", cache=world.cache)
         while True:
             model = do(store, model, commit_of(seed, number, model))
@@ -74,7 +74,7 @@ def test_kill_loses_no_acknowledged_commit(tmp_path: Path, seed: int) -> None:
     processes.set_forkserver_preload(["cowfs", __name__])
     chance = random.Random(seed)
     number, model = 0, PlainStore()
-    with world.entered():
+    with world.entered(on_host=True):
         cowfs.open(image, "n", cache=world.cache).close()
         shadow = world.make(MemoryDevice())  # changes are made to a store and a model together
     for kill in range(KILLS):
@@ -92,7 +92,7 @@ def test_kill_loses_no_acknowledged_commit(tmp_path: Path, seed: int) -> None:
         with contextlib.suppress(EOFError):
             while True:
                 said = hear.recv()
-        with world.entered():
+        with world.entered(on_host=True):
             while number < said:
                 model = do(shadow, model, commit_of(seed, number, model))
                 number += 1

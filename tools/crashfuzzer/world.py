@@ -4,7 +4,9 @@ often in a small image, and time and ids that are the same each time it is run.
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,8 +69,11 @@ class World:
         )
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """These limits are in force, and nothing depends on when and where it runs."""
+    def entered(self, *, on_host: bool = False) -> Iterator[None]:
+        """These limits are in force, and nothing depends on when and where it runs.
+
+        Where the device is a file `on_host`, threads are real, and processes differ.
+        """
         ids = random.Random(self.seed)
         with (
             mock.patch.multiple(
@@ -83,9 +88,9 @@ class World:
                 BULK=_BULK,
             ),
             mock.patch("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
-            mock.patch("os.urandom", ids.randbytes),
+            mock.patch("os.urandom", os.urandom if on_host else ids.randbytes),
             mock.patch("time.time_ns", lambda: _NOW_NS),
-            mock.patch("cowfs.commit.threading", threads),
+            mock.patch("cowfs.commit.threading", threading if on_host else threads),
         ):
             yield
 
