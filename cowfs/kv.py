@@ -164,6 +164,7 @@ class KV(MutableMapping[bytes, bytes]):
         if isinstance(session, FixedSession):  # the same without the calls, as loads are many puts
             _put(session.writing().tree, session.io, key, value)
         else:
+            _check_pair(key, value)  # what cannot be put would have others of its group try alone
             session.change(_put, session.io, key, value)
 
     def __delitem__(self, key: bytes) -> None:
