@@ -232,9 +232,14 @@ class Space:
         What only deletes has to go on where there is none: (0, 0). Else raises OutOfSpaceError.
         """
         for make_room in (self.release_log, self.relieve, object):
-            found = self._take_twin(minimum, written, block)
-            if found[1]:
-                return found
+            found = 0, 0
+            try:
+                found = self._take_twin(minimum, written, block)
+                if found[1]:
+                    return found
+            except BaseException:  # an interrupt: nobody knows of the run
+                self.give_back(*found)
+                raise
             make_room()
         if self.purpose in (NORMAL, REPLACING):
             raise self._full()
