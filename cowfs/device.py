@@ -35,7 +35,7 @@ _SYNC_FILE_RANGE_WRITE = 2
 _MUCH = MIB
 """Bytes after which the host is told to write what it was given, so that it does so while more is
 packed, and a flush has less to wait for."""
-_STEP = 32 * MIB
+_STEP = 4 * MIB
 """Most bytes by which a growing image grows at once, to fill them next; more is room for later."""
 
 

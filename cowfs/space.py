@@ -40,10 +40,10 @@ _LARGE_RUN = 256
 _SHORTEST_LOG_RUN = 16
 _GROW_STEP = 256
 _MANY_RUNS = 4096
-_HOLE = 256
+_HOLE = 64
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
-_FULL = 0.66
+_FULL = 0.68
 _SLACK = 2048
 """A growing image grows, rather than fill small gaps, while more of it than this part is in use,
 but for some blocks that make small images quick."""
