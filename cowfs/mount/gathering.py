@@ -31,12 +31,15 @@ from cowfs import FS, Store, Transaction
 from cowfs.blob import Blob
 from cowfs.errors import Error, OutOfSpaceError
 from cowfs.fs.nodes import Inodes
-from cowfs.limits import KIB, MIB
+from cowfs.limits import KIB, MIB, RECORD_SIZE
 
 _SHORT = 16 * MIB
 """Room below which each request is a transaction of its own."""
 _REQUEST = 24 * KIB
 """What a request may need at the commit for nodes, beside its data: a path in three places."""
+_RECORDS = 2 * RECORD_SIZE
+"""What a request may take beside its data at once: a record of which it changes a part, at either
+end, is written anew as a whole, and the old one is free only after the commit."""
 
 log = logging.getLogger("cowfs.mount")
 
@@ -192,7 +195,7 @@ class Gathering:
 
     def _is_short(self, size: int) -> bool:
         """Whether there may not be room for all that is gathered, and `size` bytes more."""
-        self._room -= size + _REQUEST
+        self._room -= size + _RECORDS + _REQUEST
         if self._room < _SHORT:
             self._room = self._look_for_room() - size - self._requests * _REQUEST
         return self._room < _SHORT

@@ -13,7 +13,7 @@ import pytest
 import cowfs
 from cowfs.errors import Error, FailedError, OutOfSpaceError
 from cowfs.fs.inode import ROOT
-from cowfs.limits import MIB
+from cowfs.limits import KIB, MIB
 from cowfs.mount import gathering as module
 from cowfs.mount.gathering import Gathering
 
@@ -167,6 +167,27 @@ def test_on_a_full_image_a_request_fails_alone(make_store: MakeStore) -> None:
     create(gathering, b"again", os.urandom(MIB))
     gathering.commit()
     assert store.at("files").listdir() == ["again"]
+    assert store.check().ok
+
+
+def test_parts_of_records_are_counted_as_the_whole_records_that_they_take(
+    make_store: MakeStore,
+) -> None:
+    store = make_store(size=64 * MIB)
+    store.create("files", "fs")
+    gathering = Gathering(store)
+    number = create(gathering, b"large")
+    content = noise(24 * MIB)
+    for at in range(0, len(content), MIB):
+        write(gathering, number, content, at, MIB)
+    gathering.commit()
+    create(gathering, b"another", b"acknowledged")
+    for turn in range(1000):
+        at = turn * 37 % 192 * 128 * KIB
+        write(gathering, number, content, at + 4 * KIB, 4 * KIB)
+    gathering.commit()
+    assert store.at("files").read_bytes("another") == b"acknowledged"
+    assert store.at("files").read_bytes("large") == content
     assert store.check().ok
 
 
