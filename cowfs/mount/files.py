@@ -97,6 +97,12 @@ class Files:
         """Whether the kernel may hold something back."""
         return bool(self._writers)
 
+    def write_out(self) -> None:
+        """Wait for all that the kernel holds back of files that are open for writing: syncfs(2)
+        begins to send it, and does not wait. Of others it holds nothing back."""
+        for nodeid in list(self._writers):
+            self.connection.write_out(nodeid)
+
     # --- names ----------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: bytes) -> Entry:

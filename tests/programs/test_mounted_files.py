@@ -540,3 +540,20 @@ def test_fsync_tells_whoever_had_a_file_open_when_changes_were_lost(image: Image
     with (mnt / "large").open("r+b") as large:
         os.pwrite(large.fileno(), content[5 << 17 : 6 << 17], 5 << 17)
         os.fsync(large.fileno())
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_snapshot_has_all_that_was_written_before(image: Image, mnt: Path, live: bool) -> None:
+    """Many pages here and there: the kernel sends them in more requests than it has under way."""
+    pages = range(3, 900, 3)
+    with (mnt / "file").open("w+b", 0) as file:
+        file.write(bytes(4 << 20))
+        os.fsync(file.fileno())
+        for page in pages:
+            os.pwrite(file.fileno(), b"new" * 1000, page << 12)
+        if live:
+            image.cowfs("snapshot", "files@one")
+        else:
+            (mnt / ".cowfs/snapshots/one").mkdir()
+    content = (mnt / ".cowfs/snapshots/one/file").read_bytes()
+    assert all(content[page << 12 :].startswith(b"new" * 1000) for page in pages)
