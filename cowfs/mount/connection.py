@@ -79,7 +79,7 @@ class Operations(Protocol):
     def read(self, nodeid: int, handle: int, offset: int, length: int) -> bytes: ...
     def write(self, nodeid: int, handle: int, offset: int, data: memoryview, flags: int) -> int: ...
     def release(self, nodeid: int, handle: int, flags: int) -> None: ...
-    def fsync(self, nodeid: int) -> None: ...
+    def fsync(self, nodeid: int, handle: int) -> None: ...
     def fallocate(self, nodeid: int, handle: int, offset: int, length: int, mode: int) -> None: ...
     def lseek(
         self, nodeid: int, handle: int, offset: int, whence: int, unique: int
@@ -339,13 +339,13 @@ class Connection:
         return b""
 
     def _fsync(self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]) -> Answer:
-        self._do.fsync(nodeid)
+        self._do.fsync(nodeid, int.from_bytes(body[:8], "little"))
         return b""
 
     def _fsyncdir(
         self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]
     ) -> Answer:
-        self._do.fsync(nodeid)
+        self._do.fsync(nodeid, int.from_bytes(body[:8], "little"))
         return b""
 
     def _fallocate(

@@ -72,7 +72,6 @@ class Files:
         self._destroy = destroy
         self._directories: dict[int, dict[int, bytes]] = {}
         """For each open directory: the name before each offset at which reading may go on."""
-        self._next_handle = 1
         self._writers: dict[int, int] = {}
         """How many have a file open for writing: only then the kernel may hold something back."""
         self._snapshots = Snapshots(gathering.store, name) if "@" not in name else None
@@ -97,6 +96,12 @@ class Files:
     def may_be_behind(self) -> bool:
         """Whether the kernel may hold something back."""
         return bool(self._writers)
+
+    def write_out(self) -> None:
+        """Wait for all that the kernel holds back of files that are open for writing: syncfs(2)
+        begins to send it, and does not wait. Of others it holds nothing back."""
+        for nodeid in list(self._writers):
+            self.connection.write_out(nodeid)
 
     # --- names ----------------------------------------------------------------------------------
 
@@ -145,7 +150,7 @@ class Files:
         nodes = self._write(self._head(parent))
         number = nodes.create(parent, name, stat.S_IFREG | mode & 0o7777, *owner)
         self._hold(number, flags)
-        return self._entry(number), 0, protocol.FOPEN_KEEP_CACHE
+        return self._entry(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
 
     def tmpfile(
         self, parent: int, mode: int, flags: int, owner: tuple[int, int]
@@ -154,7 +159,7 @@ class Files:
         number = nodes.create_nameless(parent, mode & 0o7777, *owner)
         self._hold(number, flags)
         self._open.keep(number)
-        return self._entry(number), 0, protocol.FOPEN_KEEP_CACHE
+        return self._entry(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
 
     def link(self, nodeid: int, parent: int, name: bytes) -> Entry:
         nodes = self._write(self._head(parent))
@@ -257,7 +262,7 @@ class Files:
             self._hold(number, flags)
         elif flags & os.O_ACCMODE != os.O_RDONLY:
             raise _refusal(errno.EROFS)
-        return 0, protocol.FOPEN_KEEP_CACHE
+        return self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
 
     def release(self, nodeid: int, handle: int, flags: int) -> None:
         if nodeid >> NUMBER_BITS:
@@ -285,8 +290,9 @@ class Files:
             self._write(number).drop_powers(number)
         return self._gathering.write_content(self._name, number, data, offset)
 
-    def fsync(self, nodeid: int) -> None:
+    def fsync(self, nodeid: int, handle: int) -> None:
         self._gathering.commit()
+        self._gathering.check_kept(handle)
 
     def fallocate(self, nodeid: int, handle: int, offset: int, length: int, mode: int) -> None:
         if mode & ~(_KEEP_SIZE | _PUNCH_HOLE | _ZERO_RANGE):
@@ -333,8 +339,7 @@ class Files:
     # --- directories ----------------------------------------------------------------------------
 
     def opendir(self, nodeid: int) -> tuple[int, int]:
-        handle = self._next_handle
-        self._next_handle += 1
+        handle = self._gathering.handle()
         self._directories[handle] = {_DOTS: b""}
         return handle, 0
 

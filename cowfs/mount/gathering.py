@@ -9,7 +9,8 @@ A store has one writer at a time, so whoever else wants to write (live control) 
 
 What runs out of space takes its transaction with it (docs/design.md), here with changes that
 programs were told are done. So where room gets short, each request commits by itself, and what
-fails is that request alone.
+fails is that request alone. Where that was misjudged, or damage ends the transaction, each program
+that had a file open is told at its next fsync: what it wrote may be gone.
 
 A large file comes in many writes, one behind the other. Its tree of records is stored once for all
 of them: when anything else is asked for, which then finds everything in place.
@@ -20,6 +21,7 @@ One request is one `with gathering:`; `read` and what writes are for use within 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -60,6 +62,9 @@ class Gathering:
         """Whether the request in progress is to be committed by itself."""
         self._content: _Content | None = None
         """The file that was written to last, if nothing else was asked for since."""
+        self._handles = 0
+        self._lost = 0
+        """The newest handle that there was when changes were lost."""
         self._nodes: dict[str, tuple[FS, Inodes]] = {}
         """Of the open transaction, or, where none is open, of views of the newest version."""
 
@@ -107,6 +112,16 @@ class Gathering:
         """The dataset that `read` gives the files of."""
         self.read(name)
         return self._nodes[name][0]
+
+    def handle(self) -> int:
+        """A number for a file that is opened now, larger than all before."""
+        self._handles += 1
+        return self._handles
+
+    def check_kept(self, handle: int) -> None:
+        """Raise EIO where changes were lost since the file was opened: they may be its own."""
+        if handle <= self._lost:
+            raise OSError(errno.EIO, "changes were lost since this file was opened; open it anew")
 
     @property
     def pending(self) -> bool:
@@ -210,6 +225,8 @@ class Gathering:
         return free
 
     def _tell_loss(self, error: BaseException) -> None:
+        if not self._alone:
+            self._lost = self._handles
         log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
 
     def _drop_nodes(self) -> None:

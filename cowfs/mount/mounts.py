@@ -45,7 +45,7 @@ class Mount:
         self.failure: BaseException | None = None
         """What ended it, where it was not unmounted."""
         self.files = Files(
-            mounts.gathering, name, self.sync, mounts.take_snapshot, mounts.destroy_snapshot
+            mounts.gathering, name, self.settle, mounts.take_snapshot, mounts.destroy_snapshot
         )
         source = f"{os.path.abspath(mounts.store.path)}:{name}"
         fd = attach(directory, source, readonly=readonly, allow_other=allow_other)
@@ -65,6 +65,12 @@ class Mount:
             _sync(fd)
         finally:
             os.close(fd)
+
+    def settle(self) -> None:
+        """`sync`, and wait until all of it is here. As `write_out` has the kernel forget what it
+        knows of the files, this is not for every few seconds."""
+        self.sync()
+        self.files.write_out()
 
     def unmount(self) -> None:
         """Take it away, with all that was written so far in the store. Files that are open stay so
@@ -141,7 +147,7 @@ class Mounts(Holder):
     def settle(self, datasets: set[str]) -> None:
         for mount in self.active():
             if mount.name in datasets:
-                mount.sync()
+                mount.settle()
 
     def exclusively(self) -> AbstractContextManager[None]:
         return self.gathering.exclusively()

@@ -517,3 +517,43 @@ def test_random_changes_of_names_are_those_of_the_host(
     image.unmount(mnt)
     image.mount()
     assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other))
+
+
+def test_fsync_tells_whoever_had_a_file_open_when_changes_were_lost(image: Image) -> None:
+    """A write to a part of a damaged record takes the transaction with it that others share."""
+    content = random.Random(1).randbytes(1 << 20)
+    with cowfs.open(image.path, "w") as store:
+        store["files"].write_bytes("large", content)
+    whole = image.path.read_bytes()
+    damaged = whole.index(content[5 << 17 : (5 << 17) + 4096]) + 4096
+    image.path.write_bytes(whole[:damaged] + b"damage" + whole[damaged + 6 :])
+    mnt = image.mount()
+    with (mnt / "lost").open("wb") as lost, (mnt / "large").open("r+b", 0) as large:
+        lost.write(b"content")
+        lost.flush()
+        check(libc.sync_file_range(lost.fileno(), ctypes.c_int64(0), ctypes.c_int64(0), 7))
+        os.pwrite(large.fileno(), bytes(4096), (5 << 17) + (16 << 10))
+        with refused(errno.EIO):
+            os.fsync(large.fileno())
+        with refused(errno.EIO):
+            os.fsync(lost.fileno())
+    with (mnt / "large").open("r+b") as large:
+        os.pwrite(large.fileno(), content[5 << 17 : 6 << 17], 5 << 17)
+        os.fsync(large.fileno())
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_snapshot_has_all_that_was_written_before(image: Image, mnt: Path, live: bool) -> None:
+    """Many pages here and there: the kernel sends them in more requests than it has under way."""
+    pages = range(3, 900, 3)
+    with (mnt / "file").open("w+b", 0) as file:
+        file.write(bytes(4 << 20))
+        os.fsync(file.fileno())
+        for page in pages:
+            os.pwrite(file.fileno(), b"new" * 1000, page << 12)
+        if live:
+            image.cowfs("snapshot", "files@one")
+        else:
+            (mnt / ".cowfs/snapshots/one").mkdir()
+    content = (mnt / ".cowfs/snapshots/one/file").read_bytes()
+    assert all(content[page << 12 :].startswith(b"new" * 1000) for page in pages)

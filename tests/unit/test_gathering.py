@@ -200,6 +200,7 @@ def test_where_room_is_misjudged_the_loss_is_told_and_the_store_goes_on(
     create(gathering, b"kept")
     gathering.commit()
     monkeypatch.setattr(module, "_SHORT", -(1 << 60))
+    handle = gathering.handle()
     create(gathering, b"lost")
     with caplog.at_level(logging.ERROR), pytest.raises(OutOfSpaceError):
         for number in range(100):
@@ -208,6 +209,9 @@ def test_where_room_is_misjudged_the_loss_is_told_and_the_store_goes_on(
     assert names(gathering) == [b"kept"]
     create(gathering, b"more")
     gathering.commit()
+    with pytest.raises(OSError, match="changes were lost"):
+        gathering.check_kept(handle)
+    gathering.check_kept(gathering.handle())
     assert store.at("files").listdir() == ["kept", "more"]
 
 

@@ -110,7 +110,7 @@ class Passthrough:
     def release(self, nodeid: int, handle: int, flags: int) -> None:
         os.close(handle)
 
-    def fsync(self, nodeid: int) -> None:
+    def fsync(self, nodeid: int, handle: int) -> None:
         fd = os.open(self._paths[nodeid], os.O_RDONLY)
         try:
             os.fdatasync(fd)
