@@ -40,7 +40,7 @@ _LARGE_RUN = 256
 _SHORTEST_LOG_RUN = 16
 _GROW_STEP = 256
 _MANY_RUNS = 4096
-_HOLE = 64
+_HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""
 _FULL = 0.68
