@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from itertools import islice
 
 from . import limits
@@ -76,15 +77,19 @@ class Blob:
         self._written: Tree | None = None
         """The tree of records, while the cell does not lead to it yet."""
         self._deferred = deferred
-        self.record_size = record_size
+        self._wanted = record_size
         cell = tree.cell(key)
         if cell is not None:
             self._kind, self._raw = cell
         self.size = cell_size((self._kind, self._raw))
-        if self._kind != TREE and tree.ledger is not None:
-            self.record_size = io.record_size(record_size)
+
+    @cached_property
+    def record_size(self) -> int:
+        """Bytes of a record: as they are, or as new ones should be. To find that out takes a look
+        at free space, which those who only read a small value are spared."""
         if self._kind == TREE:
-            self.record_size = unpack_blob(self._raw)[2]
+            return unpack_blob(self._raw)[2]
+        return self._wanted if self._tree.ledger is None else self._io.record_size(self._wanted)
 
     # --- reading --------------------------------------------------------------------------------
 

@@ -301,9 +301,8 @@ class Committer:
         pointers: list[bytes] = []
         at = 0
         while at < len(packed):
-            step = self.io.record_size(
-                size, total=1
-            )  # each takes a run, perhaps the last of its length
+            # Each takes a run, perhaps the last of its length.
+            step = self.io.record_size(size, total=1)
             pointers += self.io.write_extents([packed[at : at + step]])
             at += step
             if self._second is not None:
@@ -591,8 +590,8 @@ class Committer:
         """FailedError where an earlier write or flush failed."""
         if self.failure is not None:
             raise FailedError(
-                f"{self._failed_earlier()}; what was "
-                "committed before is safe, but the store takes no more writes: open it anew"
+                f"{self._failed_earlier()}; what was committed before is safe, but the store "
+                "takes no more writes: open it anew"
             )
 
     def _failed_earlier(self) -> str:

@@ -38,8 +38,10 @@ replaces a larger one, and destroying all of it."""
 _SMALL_RUN = 64
 _LARGE_RUN = 256
 _SHORTEST_LOG_RUN = 16
+"""Blocks of the shortest run in which the log goes on."""
 _GROW_STEP = 256
 _MANY_RUNS = 4096
+"""More are not counted to find a size of records: see `likely_runs`."""
 _HOLE = 256
 """Blocks of the shortest free run that is punched out of the file: holes cost the host time, both
 when they are made and when they are filled again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from types import TracebackType
@@ -166,9 +167,9 @@ class Transaction:
             root = self.catalog.dataset(dataset)
             if self.catalog.has_snapshot(root, snapshot):
                 raise ExistsError(f"{dataset}@{snapshot}: this snapshot exists already")
-        for name in names:
-            if names.count(name) > 1:
-                raise UsageError(f"{name}: this snapshot is named twice")
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise UsageError(f"{twice[0]}: this snapshot is named twice")
         self.ledger.grows = True
         for dataset, snapshot in parts:
             root = self._stored_root(dataset)

@@ -109,7 +109,12 @@ class Volume:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is refused below
         ahead = ReadAhead()
         try:
-            mode = os.fstat(fd).st_mode
+            status = os.fstat(fd)
+            mode = status.st_mode
+            if (status.st_dev, status.st_ino) == self._session.io.device.identity:
+                raise UsageError(
+                    f"{os.fspath(source)}: is the image itself, which changes meanwhile"
+                )
             if stat.S_ISDIR(mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(source))
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):

@@ -158,30 +158,27 @@ def test_random_deltas_are_refused_or_taken(data: bytes) -> None:
     assert delta.pack()[:12] == data[:12] and len(delta.pack()) <= len(data)
 
 
+ANY_RECORD = {
+    "uuid": DIGEST,
+    "txid": NUMBER,
+    "previous": DIGEST,
+    "next_block": NUMBER,
+    "total_blocks": U64,
+    "durable_txid": NUMBER,
+    "catalog": REF,
+}
 RECORDS = st.builds(
     layout.CommitRecord,
-    uuid=DIGEST,
-    txid=NUMBER,
-    previous=DIGEST,
-    next_block=NUMBER,
-    total_blocks=U64,
-    durable_txid=NUMBER,
+    **ANY_RECORD,
     flags=st.integers(0, 3),
-    catalog=REF,
     space=REF,
     runs=RUNS,
     overflow=st.lists(st.binary(min_size=44, max_size=44), max_size=5),
     delta=st.binary(max_size=1000),
 ) | st.builds(
     layout.CommitRecord,
-    uuid=DIGEST,
-    txid=NUMBER,
-    previous=DIGEST,
-    next_block=NUMBER,
-    total_blocks=U64,
-    durable_txid=NUMBER,
+    **ANY_RECORD,
     flags=st.just(layout.FLAG_COPIES),
-    catalog=REF,
     overflow=st.lists(st.binary(min_size=44, max_size=44), min_size=3, max_size=3),
     copies=st.lists(NUMBER, min_size=5, max_size=5),
 )

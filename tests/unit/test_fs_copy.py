@@ -439,6 +439,7 @@ def test_the_image_is_spared_by_whatever_name_it_was_opened(
         for copy_out in (partial(files.copy_out, "/a.cow"), volume.copy_out):
             with pytest.raises(cowfs.UsageError, match="is the image itself"):
                 copy_out(tmp_path / "a.cow")
-        with pytest.raises(cowfs.UsageError, match="is the image itself"):
-            files.copy_in(tmp_path / "a.cow", "/copy")
+        for copy_in in (partial(files.copy_in, target="/copy"), volume.copy_in):
+            with pytest.raises(cowfs.UsageError, match="is the image itself"):
+                copy_in(tmp_path / "a.cow")
         assert store.check().ok
