@@ -36,7 +36,7 @@ cdef class Operations:
         return self.size
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1:
-        """Note an operation on the tree with that id."""
+        """Note an operation that was done on the tree with that id."""
         cdef Py_ssize_t need = 2 * OP_SIZE + 8 + PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(value)
         need += self.size
         if not self.whole:
@@ -44,10 +44,13 @@ cdef class Operations:
         if need > MAX_OPERATIONS:
             self.give_up()
             return 0
-        if self.data is None:
-            self.data = no_bytes()
-        if need > PyByteArray_GET_SIZE(self.data):
-            PyByteArray_Resize(self.data, 2 * need)
+        if self.data is None or need > PyByteArray_GET_SIZE(self.data):
+            try:
+                self.data = self.data or no_bytes()
+                PyByteArray_Resize(self.data, 2 * need)
+            except MemoryError:
+                self.give_up()  # the tree has it all the same
+                return 0
         if tree != self.tree:
             self.tree = tree
             self.append(OPERATION_TREE, (<char*>&tree)[:8], b"")
@@ -88,7 +91,7 @@ cdef class Ledger:
     `dropped` holds references of whole subtrees whose blocks nobody has released yet.
     `compress` is how leaves will be compressed when they are stored, or None. `keep_old` is for open
     readers: nodes of the old version stay in the cache. `below` is the ledger of the transactions
-    before, whose trees are not stored yet.
+    before, whose trees are not stored yet. `broken` is what ended a change of a tree in its middle.
     """
 
     def __init__(self, uint64_t txid, uint64_t durable, dict shared, uint32_t block_size,
