@@ -98,7 +98,7 @@ def test_all_else_is_durable_after_a_while(
     store.create("files", "fs")
     with Mounts(store) as held:
         with held.gathering:
-            held.gathering.write("files").create(1, b"file", 0o100644, 0, 0)
+            held.gathering.write("files", 1, b"file").create(1, b"file", 0o100644, 0, 0)
         while held.gathering.pending:
             os.sched_yield()
         assert store.at("files").listdir() == ["file"]
