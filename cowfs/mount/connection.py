@@ -476,6 +476,7 @@ _ORDINARY = frozenset(
         errno.EINVAL,
         errno.ENODATA,
         errno.ENOENT,
+        errno.ENOSPC,
         errno.ENOTSUP,
         errno.ENXIO,
         errno.EPERM,

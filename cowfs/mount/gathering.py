@@ -242,8 +242,7 @@ class Gathering:
             or self._is_half_done(error)
         ):
             return
-        if not self._alone:
-            self._tell_loss(error)
+        self._tell_loss(error)
         self._forget(transaction)
 
     def _is_half_done(self, error: BaseException) -> bool:
@@ -271,19 +270,19 @@ class Gathering:
         return self._room < _SHORT
 
     def _look_for_room(self) -> int:
-        """Bytes that are free now, in the image and, where it may grow, on its host."""
-        space = self.store.io.space
-        free: int = (space.free - space.reserve) * space.block_size
-        if not space.limit:
-            host = os.statvfs(self._host)
-            free += host.f_bavail * host.f_frsize
-        return free
+        """Bytes that are free now: in the image, as far as its host has room for them."""
+        io = self.store.io
+        space, size = io.space, io.block_size
+        host = os.statvfs(self._host)
+        room = max(0, io.device.allocated() - space.used * size) + host.f_bavail * host.f_frsize
+        return min(room, (space.free - space.reserve) * size) if space.limit else room
 
     def _tell_loss(self, error: BaseException) -> None:
-        if not self._alone:
-            self._lost = self._handles
         self._lost_numbers.update(self._given)
         self._undone(self._subjects)
+        if self._alone:
+            return  # whose request it is is told, and nobody else has lost anything
+        self._lost = self._handles
         log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
 
     def _drop_nodes(self) -> None:

@@ -19,7 +19,7 @@ from cowfs.mount import gathering as module
 from cowfs.mount.gathering import Gathering
 
 from ..conftest import MakeStore
-from ..devices import FailingDevice
+from ..devices import FailingDevice, ThinDevice
 from ..plain import noise
 
 
@@ -317,6 +317,30 @@ def test_a_number_that_was_lost_is_given_to_no_other_file(gathering: Gathering) 
         gathering.write("files", ROOT).create(ROOT, b"half", stat.S_IFREG, 0, 0)
         raise MemoryError
     assert create(gathering, b"new") > lost
+
+
+def test_free_space_counts_as_far_as_the_host_has_room_for_it(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = ThinDevice(room=6000)
+    store = make_store(device)
+    store.create("files", "fs")
+    store.io.device.resize(64 * MIB)
+    store.io.space.bitmap.resize(64 * MIB // 4096)
+    full = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    gathering = Gathering(store)
+    made = []
+    with caplog.at_level(logging.ERROR), pytest.raises(OutOfSpaceError):
+        for number in range(100):
+            create(gathering, b"%03d" % number, noise(MIB, number))
+            made.append(b"%03d" % number)
+    assert len(made) > 10 and names(gathering) == made
+    assert not caplog.records
+    device.room = 20_000
+    create(gathering, b"more", noise(MIB))
+    gathering.commit()
+    assert store.check().ok
 
 
 def test_a_failed_flush_is_told_once_and_nothing_is_written_any_more(
