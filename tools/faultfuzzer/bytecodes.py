@@ -105,10 +105,9 @@ class Stepper:
         trace = caller.f_trace if caller is not None else None
         if isinstance(trace, _Activation):
             trace.callee = trace.callee or code.co_name
-        if self.point is not None:
-            if code is not self.point.code:
-                return None
-        elif not code.co_filename.startswith((PACKAGE, contextlib.__file__)):
+        if self.point is not None and code is not self.point.code:
+            return None
+        if not code.co_filename.startswith(PACKAGE) and not _serves_cowfs(frame):
             return None
         function = self._functions.get(id(code))
         if function is None:
@@ -212,6 +211,16 @@ def _exits(steps: list[dis.Instruction]) -> set[int]:
             before.opname == "LOAD_CONST" and before.argval is None for before in shown[i - 3 : i]
         )
     }
+
+
+def _serves_cowfs(frame: FrameType) -> bool:
+    """Whether it is a function of `contextlib` for a `with` of cowfs."""
+    caller = frame.f_back
+    return (
+        frame.f_code.co_filename == contextlib.__file__
+        and caller is not None
+        and caller.f_code.co_filename.startswith(PACKAGE)
+    )
 
 
 def _can_come(error: type[BaseException], frame: FrameType) -> bool:

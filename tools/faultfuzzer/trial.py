@@ -151,6 +151,7 @@ class Trial:
         if not any(holds(contents(run.store), state) for state in self._possible()):
             raise Wrong("a store that failed shows what never was")
         run.drop_views()
+        run.store.committer.join()  # its thread ends what it began before
         written = len(self.device.log)
         try:
             run.store.transaction().abort()
