@@ -26,7 +26,6 @@ from cowfs._node cimport (
     Summary, keep_budget, key_of, kind_of, length_of, new_node, value_of,
 )
 from cowfs._view cimport TreeView, check_key
-from cowfs._writer cimport BlockWriter
 
 from cowfs.errors import ClosedError, KeyTypeError, ReadOnlyError, UsageError
 
@@ -446,7 +445,7 @@ cdef class Tree(TreeView):
 
     # --- storing ---------------------------------------------------------------------------------
 
-    def flush(self, BlockWriter writer):
+    def flush(self, writer):
         """Store every dirty node, children before parents. Returns the root's reference or None."""
         cdef bint limited = writer.limited()
         cdef Node stored
@@ -459,10 +458,10 @@ cdef class Tree(TreeView):
                 self.part_child(self.raise_root(stored), 0)
                 stored = self.store_node(self.root, writer, limited)
             self.root = stored
-            self.ref = stored.reference(writer.block_size)
+            self.ref = stored.reference(self.ledger.block_size)
         return self.ref
 
-    cdef Node store_node(self, Node node, BlockWriter writer, bint limited):
+    cdef Node store_node(self, Node node, writer, bint limited):
         """The clean node that now holds, on the device, what a dirty one holds.
 
         A frozen node stays as it is, for the versions that share it, should this transaction fail.
@@ -471,7 +470,7 @@ cdef class Tree(TreeView):
         """
         cdef bint owned = self.owned(node)
         # Dirty children of an owned node go at once: a large transaction is not in memory twice.
-        cdef Node target = node if owned else node.packed(self.owner, writer.txid)
+        cdef Node target = node if owned else node.packed(self.owner, self.ledger.txid)
         cdef Node kid
         cdef bytes reference
         cdef int i = 0
@@ -485,11 +484,11 @@ cdef class Tree(TreeView):
                         return node
                     continue
                 target.kids[i] = kid
-                reference = kid.reference(writer.block_size)
+                reference = kid.reference(self.ledger.block_size)
                 target.overwrite(i, KIND_INLINE, slice_of(reference))
             i += 1
         if owned:
-            target = node.packed(self.owner, writer.txid)
+            target = node.packed(self.owner, self.ledger.txid)
         return target if writer.write_node(target) else node
 
     cdef bint part_child(self, Node parent, int i) except -1:
