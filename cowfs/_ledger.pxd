@@ -9,13 +9,12 @@ cdef enum:
 
 cdef class Operations:
     cdef bytearray data
-    cdef Py_ssize_t size
     cdef uint64_t tree
     cdef readonly Py_ssize_t count
     cdef readonly bint whole
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1
-    cdef void append(self, int operation, bytes key, bytes value) noexcept
+    cdef int append(self, int operation, bytes key, bytes value) except -1
     cpdef void give_up(self)
 
 cdef class Ledger:

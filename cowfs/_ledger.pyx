@@ -31,49 +31,45 @@ cdef class Operations:
 
     def __cinit__(self):
         self.whole = True
+        self.data = no_bytes()
 
     def __len__(self):
-        return self.size
+        return PyByteArray_GET_SIZE(self.data)
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1:
         """Note an operation on the tree with that id."""
-        cdef Py_ssize_t need = 2 * OP_SIZE + 8 + PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(value)
-        need += self.size
         if not self.whole:
             return 0
-        if need > MAX_OPERATIONS:
-            self.give_up()
-            return 0
-        if self.data is None:
-            self.data = no_bytes()
-        if need > PyByteArray_GET_SIZE(self.data):
-            PyByteArray_Resize(self.data, 2 * need)
         if tree != self.tree:
             self.tree = tree
             self.append(OPERATION_TREE, (<char*>&tree)[:8], b"")
         self.append(operation, key, value)
         self.count += 1
+        if PyByteArray_GET_SIZE(self.data) > MAX_OPERATIONS:
+            self.give_up()
         return 0
 
-    cdef void append(self, int operation, bytes key, bytes value) noexcept:
+    cdef int append(self, int operation, bytes key, bytes value) except -1:
+        cdef Py_ssize_t size = PyByteArray_GET_SIZE(self.data)
         cdef Py_ssize_t klen = PyBytes_GET_SIZE(key), vlen = PyBytes_GET_SIZE(value)
-        cdef uint8_t* to = <uint8_t*>PyByteArray_AS_STRING(self.data) + self.size
+        cdef uint8_t* to
+        PyByteArray_Resize(self.data, size + OP_SIZE + klen + vlen)
+        to = <uint8_t*>PyByteArray_AS_STRING(self.data) + size
         put16(to, <uint16_t>operation)
         put16(to + 2, <uint16_t>klen)
         put16(to + 4, <uint16_t>vlen)
         memcpy(to + OP_SIZE, PyBytes_AS_STRING(key), klen)
         memcpy(to + OP_SIZE + klen, PyBytes_AS_STRING(value), vlen)
-        self.size += OP_SIZE + klen + vlen
+        return 0
 
     cpdef void give_up(self):
         """Note no more: what this transaction did is no list of operations."""
         self.whole = False
-        self.data = None
-        self.size = 0
+        self.data = no_bytes()
 
     def packed(self):
         """All of them, as they are stored."""
-        return bytes(self.data[:self.size]) if self.size else b""
+        return bytes(self.data)
 
 
 cdef class Ledger:

@@ -1,22 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Gives blocks their addresses and writes them in few, long runs.
+"""Gives blocks their addresses and writes them in few, long runs. What not every commit has to do
+is in `writer.py`.
 
 A writer consumes runs of free blocks from the space layer one after the other, and buffers what it
 places, so that a small transaction reaches the device as one write: its commit record first, in the
 block that the commit before it reserved, and everything else right behind.
 
+Where an image has two copies of its nodes, the second ones go into runs of their own, far from the
+first (`twins`), as a part of the same transaction: in its segments, its runs, its proof.
+
 Invariants: only blocks that the space layer handed out are written; every write of a transaction is
 listed in `runs` with a checksum over it; nothing is durable before the store flushes the device.
-
-Where an image has two copies of its nodes, the second ones go into runs of their own, far from the
-first (`BlockWriter.twins`), as a part of the same transaction: in its segments, its runs, its proof.
 """
 
-import contextlib
-
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport llabs
 from libc.string cimport memcpy, memset
 
 from cowfs._bytes cimport Slice, slice_of
@@ -30,6 +31,10 @@ cdef int64_t APART = limits.GROUP_BLOCKS  # so far apart, two blocks are never o
 cdef int64_t MAX_DISTANCE = limits.MAX_TWIN
 
 
+cdef class RunWriter
+
+
+@cython.final
 cdef class Stream:
     """Runs of free blocks, one after the other, and what is buffered of the current one.
 
@@ -45,20 +50,19 @@ cdef class Stream:
     cdef uint64_t buffered
     cdef uint64_t sealed
     cdef bytearray buffer
-    cdef Py_ssize_t head
-    cdef Py_ssize_t fill
-    cdef bint in_log
+    cdef readonly Py_ssize_t head
+    cdef public Py_ssize_t fill
+    cdef public bint in_log
 
     def __init__(self, Py_ssize_t head):
         self.head = self.fill = head
         self.buffer = bytearray(head + BUFFER)
 
-    cdef int restart(self) except -1:
+    cdef void restart(self) noexcept:
         """Have nothing buffered, and no segment under way."""
         self.fill = self.head
         self.buffered = self.segment = self.cursor
         self.sealed = 0
-        return 0
 
     cdef int enter(self, uint64_t start, uint64_t blocks) except -1:
         """Go on in another run."""
@@ -70,29 +74,67 @@ cdef class Stream:
         """What is buffered."""
         return memoryview(self.buffer)[self.head:self.fill]
 
+    cpdef int end_segment(self, RunWriter writer) except -1:
+        """Put the blocks placed since the last call on the list of segments."""
+        if self.cursor > self.segment:
+            writer.segments.append((self.segment, self.cursor - self.segment))
+        self.segment = self.cursor
+        return 0
 
-cdef class BlockWriter:
-    """Places nodes, records and other bytes; the one way in which a store writes blocks."""
+    cdef int seal(self, RunWriter writer) except -1:
+        """List what is buffered in `runs`, with its checksum."""
+        cdef Py_ssize_t length = self.fill - self.head
+        if length and writer.proving and self.sealed != self.buffered:
+            self.sealed = self.buffered
+            writer.runs.append((
+                self.buffered, length // writer.block_size, writer.checksum(self.content())))
+        return 0
 
-    cdef Stream first
+    cpdef int drain(self, RunWriter writer) except -1:
+        """Write what is buffered to the device."""
+        self.seal(writer)
+        if self.fill > self.head:
+            write = writer.device.write_behind if writer.bulk else writer.device.write
+            write(self.buffered * writer.block_size, self.content())
+        self.buffered = self.cursor
+        self.fill = self.head
+        return 0
+
+    cpdef int leave_run(self, RunWriter writer) except -1:
+        """Give back what is left of the run, or keep it for the log if it is of it."""
+        self.drain(writer)
+        self.end_segment(writer)
+        if self.in_log:
+            writer.space.keep_for_log(self.cursor, self.end - self.cursor)
+        elif self.end > self.cursor:
+            writer.space.give_back(self.cursor, self.end - self.cursor)
+        self.enter(0, 0)
+        self.in_log = False
+        return 0
+
+
+cdef class RunWriter:
+    """Places bytes and nodes in runs of free blocks, and writes them."""
+
+    cdef readonly Stream first
     cdef Stream twins
-    cdef list streams
-    cdef object device
-    cdef object space
+    cdef readonly list streams
+    cdef readonly object device
+    cdef readonly object space
     cdef object compress
     cdef object checksum
     cdef Cache cache
     cdef readonly uint32_t block_size
     cdef readonly int compression
     cdef readonly uint64_t txid
-    cdef readonly uint64_t record_block
-    cdef uint64_t next_record
-    cdef readonly list segments
+    cdef public uint64_t record_block
+    cdef public uint64_t next_record
+    cdef public list segments
     cdef public list runs
     cdef readonly uint64_t written
     cdef public bint proving
     cdef public bint bulk
-    cdef bint logging
+    cdef readonly bint logging
     cdef int64_t least
     cdef int incompressible
     cdef int skip
@@ -124,16 +166,54 @@ cdef class BlockWriter:
         for stream in self.streams:
             stream.restart()
 
-    def adopt(self, uint64_t record_block):
-        """Continue after opening an image: the log goes on in `record_block`."""
-        self.record_block = record_block
+    def enter_log(self):
+        """Go on in a run that the host has allocated, and that is kept for the log."""
+        if not self.first.in_log:
+            self.first.leave_run(self)
+        self.logging = True
 
-    # --- runs ------------------------------------------------------------------------------------
+    def reserve_record(self):
+        """Set the block for the next commit record aside, at the start of what is written next.
+
+        What was written behind arrives first: an error of that fails the transaction and no more.
+        """
+        self.bulk = False
+        self.device.settle()
+        self.take(1)
+        self.first.end_segment(self)
+        self.next_record = self.first.cursor
+        self.first.cursor += 1
+        self.first.segment = self.first.cursor
+        return self.next_record
+
+    def seal(self):
+        """List what is buffered in `runs`, with its checksum."""
+        cdef Stream stream
+        for stream in self.streams:
+            stream.seal(self)
+
+    def write_record(self, bytes record):
+        """Write the commit record (one block) and all that is still buffered."""
+        cdef Stream stream, first = self.first
+        if self.twins is not None:
+            self.twins.drain(self)
+        if first.buffered == self.record_block + 1 and first.fill > first.head:
+            first.buffer[:first.head] = record
+            self.device.write(
+                self.record_block * self.block_size, memoryview(first.buffer)[:first.fill])
+        else:
+            first.drain(self)
+            self.device.write(self.record_block * self.block_size, record)
+        self.record_block = self.next_record
+        self.next_record = 0
+        self.segments = []  # nothing is left to abandon
+        for stream in self.streams:
+            stream.restart()
 
     cdef int take(self, Py_ssize_t blocks) except -1:
         """Make the current run hold at least `blocks` more, if need be by starting another."""
         if self.first.cursor + blocks > self.first.end:
-            self.leave_run(self.first)
+            self.first.leave_run(self)
             start, found = self.space.take_run(blocks, self.written, log=self.logging)
             self.first.enter(start, found)
             self.first.in_log = self.logging
@@ -144,122 +224,16 @@ cdef class BlockWriter:
         away: how many blocks; 0 where there is no room for one."""
         cdef Stream twins = self.twins
         cdef int64_t distance = <int64_t>twins.cursor - <int64_t>block
-        if twins.cursor + blocks > twins.end or not self.least <= abs(distance) < MAX_DISTANCE:
-            self.leave_run(twins)
+        if twins.cursor + blocks > twins.end or not self.least <= llabs(distance) < MAX_DISTANCE:
+            twins.leave_run(self)
             start, found = self.space.take_twin_run(blocks, self.written, block)
             if not found:
                 return 0
             twins.enter(start, found)
             distance = <int64_t>twins.cursor - <int64_t>block
             # What follows may come nearer by a part, so that not each small step needs another run.
-            self.least = min(APART, abs(distance) * 2 // 3)
+            self.least = min(APART, llabs(distance) * 2 // 3)
         return <int32_t>distance
-
-    cdef int leave_run(self, Stream stream) except -1:
-        """Give back what is left of a run, or keep it for the log if it is of it."""
-        self.empty(stream)
-        self.end_segment(stream)
-        if stream.in_log:
-            self.space.keep_for_log(stream.cursor, stream.end - stream.cursor)
-        elif stream.end > stream.cursor:
-            self.space.give_back(stream.cursor, stream.end - stream.cursor)
-        stream.enter(0, 0)
-        stream.in_log = False
-        return 0
-
-    def finish_run(self):
-        """Give back what is left of the current runs."""
-        for stream in self.streams:
-            self.leave_run(stream)
-
-    def enter_log(self):
-        """Go on in a run that the host has allocated, and that is kept for the log."""
-        if not self.first.in_log:
-            self.leave_run(self.first)
-        self.logging = True
-
-    def leave_log(self):
-        """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
-        if self.first.in_log and not self.logging:
-            self.leave_run(self.first)
-
-    @property
-    def unplaced(self):
-        """(block, blocks) of what is left of the current runs."""
-        return [(run.cursor, run.end - run.cursor) for run in self.streams if run.end > run.cursor]
-
-    cdef int end_segment(self, Stream stream) except -1:
-        if stream.cursor > stream.segment:
-            self.segments.append((stream.segment, stream.cursor - stream.segment))
-        stream.segment = stream.cursor
-        return 0
-
-    def close_segment(self):
-        """Put the blocks placed since the last call on the list of segments."""
-        for stream in self.streams:
-            self.end_segment(stream)
-
-    # --- writing ---------------------------------------------------------------------------------
-
-    cdef int list_run(self, Stream stream) except -1:
-        if self.proving and stream.fill > stream.head and stream.sealed != stream.buffered:
-            stream.sealed = stream.buffered
-            self.runs.append((
-                stream.buffered, (stream.fill - stream.head) // self.block_size,
-                self.checksum(stream.content())))
-        return 0
-
-    def seal(self):
-        """List what is buffered in `runs`, with its checksum."""
-        for stream in self.streams:
-            self.list_run(stream)
-
-    cdef int empty(self, Stream stream) except -1:
-        """Write what is buffered of a run."""
-        self.list_run(stream)
-        if stream.fill > stream.head:
-            write = self.device.write_behind if self.bulk else self.device.write
-            write(stream.buffered * self.block_size, stream.content())
-        stream.buffered = stream.cursor
-        stream.fill = stream.head
-        return 0
-
-    def drain(self):
-        """Write all that is buffered to the device."""
-        for stream in self.streams:
-            self.empty(stream)
-
-    def reserve_record(self):
-        """Set the block for the next commit record aside, at the start of what is written next.
-
-        What was written behind arrives first: an error of that fails the transaction and no more.
-        """
-        self.bulk = False
-        self.device.settle()
-        self.take(1)
-        self.end_segment(self.first)
-        self.next_record = self.first.cursor
-        self.first.cursor += 1
-        self.first.segment = self.first.cursor
-        return self.next_record
-
-    def write_record(self, bytes record):
-        """Write the commit record (one block) and all that is still buffered."""
-        cdef Stream stream, first = self.first
-        if self.twins is not None:
-            self.empty(self.twins)
-        if first.buffered == self.record_block + 1 and first.fill > first.head:
-            memcpy(PyByteArray_AS_STRING(first.buffer), PyBytes_AS_STRING(record), first.head)
-            self.device.write(
-                self.record_block * self.block_size, memoryview(first.buffer)[:first.fill])
-        else:
-            self.empty(first)
-            self.device.write(self.record_block * self.block_size, record)
-        self.record_block = self.next_record
-        self.next_record = 0
-        self.segments = []  # nothing is left to abandon
-        for stream in self.streams:
-            stream.restart()
 
     def held(self, uint64_t block, Py_ssize_t length):
         """Bytes that were placed at `block` and are not on the device yet; None for others."""
@@ -271,25 +245,6 @@ cdef class BlockWriter:
                 return bytes(stream.buffer[at:at + length])
         return None
 
-    def abandon(self):
-        """Give back everything that was placed since `begin`."""
-        cdef Stream stream
-        for stream in self.streams:
-            stream.fill = stream.head
-            stream.in_log = False
-            self.leave_run(stream)
-        if self.next_record:
-            self.space.give_back(self.next_record, 1)
-            self.next_record = 0
-        for start, length in self.segments:
-            self.space.give_back(start, length)
-        self.segments = []
-        self.runs = []
-        with contextlib.suppress(OSError):  # nobody needs what was written behind any more
-            self.device.settle()
-
-    # --- placing ---------------------------------------------------------------------------------
-
     cdef inline Py_ssize_t blocks_of(self, Py_ssize_t length) noexcept:
         return (length + self.block_size - 1) // self.block_size
 
@@ -299,7 +254,7 @@ cdef class BlockWriter:
         cdef Py_ssize_t padded = blocks * self.block_size
         cdef char* to
         if stream.fill + padded > PyByteArray_GET_SIZE(stream.buffer):
-            self.empty(stream)
+            stream.drain(self)
             if stream.head + padded > PyByteArray_GET_SIZE(stream.buffer):
                 stream.buffer = bytearray(stream.head + padded)
         to = PyByteArray_AS_STRING(stream.buffer) + stream.fill

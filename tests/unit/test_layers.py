@@ -20,7 +20,7 @@ LAYERS = [
     "codec",
     "format _bytes _pointer",
     "space counts bitmap _bitmap _ledger",
-    "_node _writer _view _tree",
+    "_node _writer writer _view _tree",
     "blockio blob treediff",
     "log secondlog reaper catalog session parameters recovery version transaction commit group "
     "engine",
