@@ -98,7 +98,7 @@ cdef class Node(Entry):
     cdef void set_pointer(self, const uint8_t* pointer) noexcept
     cdef bytes pointer(self)
     cdef bytes reference(self, uint32_t block_size)
-    cdef Summary summarize(self, uint32_t block_size, int copies)
+    cpdef Summary summarize(self, uint32_t block_size, int copies)
 
 cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter)
 cdef bint sound_ref(const uint8_t* ref, int level, uint32_t node_size, uint64_t blocks,

@@ -525,7 +525,7 @@ cdef class Node(Entry):
         cdef Summary summary = self.summarize(block_size, 1)
         return self.pointer() + (<char*>&summary)[:sizeof(Summary)]
 
-    cdef Summary summarize(self, uint32_t block_size, int copies):
+    cpdef Summary summarize(self, uint32_t block_size, int copies):
         """What this node and everything below it hold. What is not stored counts as if it were, in
         so many copies and without compression."""
         cdef int i

@@ -447,7 +447,7 @@ cdef class Tree(TreeView):
 
     def flush(self, writer):
         """Store every dirty node, children before parents. Returns the root's reference or None."""
-        cdef bint limited = writer.limited()
+        cdef bint limited = writer.space.limit > 0
         cdef Node stored
         if self.root is None:
             self.ref = None

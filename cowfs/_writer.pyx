@@ -70,10 +70,6 @@ cdef class Stream:
         self.end = start + blocks
         return 0
 
-    cdef content(self):
-        """What is buffered."""
-        return memoryview(self.buffer)[self.head:self.fill]
-
     cpdef int end_segment(self, RunWriter writer) except -1:
         """Put the blocks placed since the last call on the list of segments."""
         if self.cursor > self.segment:
@@ -87,7 +83,8 @@ cdef class Stream:
         if length and writer.proving and self.sealed != self.buffered:
             self.sealed = self.buffered
             writer.runs.append((
-                self.buffered, length // writer.block_size, writer.checksum(self.content())))
+                self.buffered, length // writer.block_size,
+                writer.checksum(memoryview(self.buffer)[self.head:self.fill])))
         return 0
 
     cpdef int drain(self, RunWriter writer) except -1:
@@ -95,7 +92,7 @@ cdef class Stream:
         self.seal(writer)
         if self.fill > self.head:
             write = writer.device.write_behind if writer.bulk else writer.device.write
-            write(self.buffered * writer.block_size, self.content())
+            write(self.buffered * writer.block_size, memoryview(self.buffer)[self.head:self.fill])
         self.buffered = self.cursor
         self.fill = self.head
         return 0
@@ -272,10 +269,6 @@ cdef class RunWriter:
         whole.length = <int>data.shape[0]
         self.take(self.blocks_of(whole.length))
         return self.place(self.first, whole)
-
-    def limited(self):
-        """Whether the image has a limit of size, so that `write_node` may find no run."""
-        return self.space.limit > 0
 
     cdef bint has_room(self, Py_ssize_t blocks) except -1:
         """Whether so many blocks are to be had in one run."""
