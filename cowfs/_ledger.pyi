@@ -28,6 +28,7 @@ class Ledger:
     dirty_limit: int
     spill: Callable[[], None] | None
     compress: Callable[[bytes], bytes] | None
+    broken: BaseException | None
     def __init__(
         self,
         txid: int,

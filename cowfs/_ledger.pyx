@@ -37,13 +37,17 @@ cdef class Operations:
         return PyByteArray_GET_SIZE(self.data)
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1:
-        """Note an operation on the tree with that id."""
+        """Note an operation that was done on the tree with that id."""
         if not self.whole:
             return 0
-        if tree != self.tree:
-            self.tree = tree
-            self.append(OPERATION_TREE, (<char*>&tree)[:8], b"")
-        self.append(operation, key, value)
+        try:
+            if tree != self.tree:
+                self.tree = tree
+                self.append(OPERATION_TREE, (<char*>&tree)[:8], b"")
+            self.append(operation, key, value)
+        except MemoryError:
+            self.give_up()  # the tree has it all the same
+            return 0
         self.count += 1
         if PyByteArray_GET_SIZE(self.data) > MAX_OPERATIONS:
             self.give_up()
@@ -84,7 +88,7 @@ cdef class Ledger:
     `dropped` holds references of whole subtrees whose blocks nobody has released yet.
     `compress` is how leaves will be compressed when they are stored, or None. `keep_old` is for open
     readers: nodes of the old version stay in the cache. `below` is the ledger of the transactions
-    before, whose trees are not stored yet.
+    before, whose trees are not stored yet. `broken` is what ended a change of a tree in its middle.
     """
 
     def __init__(self, uint64_t txid, uint64_t durable, dict shared, uint32_t block_size,

@@ -160,11 +160,12 @@ cdef class Tree(TreeView):
         if kind == KIND_INLINE and PyBytes_GET_SIZE(value) > self.inline_limit:
             raise UsageError("a value too large for a leaf")
         self.writing()
+        self.store(slice_of(<bytes>key), kind, slice_of(<bytes>value), release)
+        # What failed is not among the operations, which are done again when the image is opened.
         if kind != KIND_INLINE:
             self.ledger.operations.give_up()
         elif self.owner >= FIRST_DATASET:
             self.ledger.operations.add(self.owner, OPERATION_PUT, <bytes>key, <bytes>value)
-        self.store(slice_of(<bytes>key), kind, slice_of(<bytes>value), release)
 
     def touch(self, bytes key):
         """Copy the path to `key`, so that the counts of what its cell points to are settled."""
@@ -267,9 +268,9 @@ cdef class Tree(TreeView):
         self.writing()
         if key not in self:
             return False
+        self.drop(key, key + b"\0")
         if self.owner >= FIRST_DATASET:
             self.ledger.operations.add(self.owner, OPERATION_DELETE, key, b"")
-        self.drop(key, key + b"\0")
         return True
 
     cdef bint mend(self, Node parent, int i) except -1:
@@ -322,25 +323,32 @@ cdef class Tree(TreeView):
 
         Whole subtrees go without a look at them: the ledger lists them as dropped.
         """
+        cdef int64_t removed
         self.writing()
         if self.root is None or (stop is not None and (start or b"") >= stop):
             return 0
+        removed = self.drop(start, stop)
         if self.owner >= FIRST_DATASET:
             # Of a bound, no more than a key can have is of any consequence.
             self.ledger.operations.add(
                 self.owner, OPERATION_RANGE,
                 (start or b"")[:MAX_KEY_LEN + 1], (stop or b"")[:MAX_KEY_LEN + 1])
-        return self.drop(start, stop)
+        return removed
 
     cdef int64_t drop(self, bytes start, bytes stop) except -1:
-        """Remove start <= key < stop; the number of items removed."""
+        """Remove start <= key < stop; the number of items removed. An error breaks the transaction:
+        some may be gone."""
         cdef int64_t removed
         self.version += 1
-        removed = self.drop_range(self.dirty_root(), start, stop)
-        self.items -= removed
-        if self.owner >= FIRST_DATASET:
-            self.ledger.removed += removed
-        self.lower_root()
+        try:
+            removed = self.drop_range(self.dirty_root(), start, stop)
+            self.items -= removed
+            if self.owner >= FIRST_DATASET:
+                self.ledger.removed += removed
+            self.lower_root()
+        except BaseException as error:
+            self.ledger.broken = error
+            raise
         return removed
 
     cdef int64_t drop_range(self, Node node, bytes start, bytes stop) except -1:

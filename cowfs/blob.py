@@ -13,7 +13,8 @@ one call is given.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from itertools import islice
@@ -40,6 +41,7 @@ _BATCH = 4 * limits.MIB
 _SCATTERED = limits.BULK // 2
 """The same for pieces from all over a value, which are not written past the host's page cache:
 what is changed here and there is read again soon."""
+_NOT_READ: Mapping[int, bytes] = {}
 
 Cell = tuple[int, bytes]
 
@@ -169,8 +171,9 @@ class Blob:
             whole[offset : offset + len(view)] = view
             self._put_small(bytes(whole))
             return
+        edges = self._edges(offset, offset + len(view))
         with self._changed_records(size) as records:
-            self._write_records(records, [(offset, view)])
+            self._write_records(records, [(offset, view)], edges=edges)
 
     def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Write many pieces, (offset, bytes) each, in one pass: they ascend and do not overlap."""
@@ -209,11 +212,11 @@ class Blob:
         if size <= self.record_size:
             self._put_small(self.pread(size, 0).ljust(size, b"\0"))
             return
+        number, rest = divmod(size, self.record_size)
+        old = self._present(number) if size < self.size and rest else b""
         with self._changed_records(size) as records:
             if size < self.size:
-                number, rest = divmod(size, self.record_size)
                 records.delete_range(_NUMBER.pack(number + (1 if rest else 0)), None)
-                old = self._record(records, number) if rest else b""
                 if len(old) > rest:
                     self._put_records(records, [(number, old[:rest])])
 
@@ -233,15 +236,14 @@ class Blob:
         last = stop // self.record_size
         if stop == self.size:
             last = -(-stop // self.record_size)
+        edges = [(offset, stop)]
         if last > first:
-            with self._changed_records(self.size) as records:
-                records.delete_range(_NUMBER.pack(first), _NUMBER.pack(last))
             edges = [(offset, first * self.record_size), (last * self.record_size, stop)]
-        else:
-            edges = [(offset, stop)]
-        for begin, end in edges:
-            if end > begin:
-                self.pwrite(bytes(end - begin), begin)
+        present = self._edges(offset, stop)
+        with self._changed_records(self.size) as records:
+            records.delete_range(_NUMBER.pack(first), _NUMBER.pack(max(first, last)))
+            zeros = [(begin, bytes(end - begin)) for begin, end in edges if end > begin]
+            self._write_records(records, zeros, edges=present)
 
     # --- files on the host ----------------------------------------------------------------------
 
@@ -292,6 +294,33 @@ class Blob:
             ref = unpack_blob(self._raw)[0]
             self._reader = _record_tree(self._io, self._tree, ref, writable=False)
         return self._reader
+
+    def _edges(self, start: int, stop: int) -> dict[int, bytes]:
+        """What is in the records of which a write from `start` to `stop` changes a part, by number.
+
+        It is read, and so is the way to all records in between, before anything is changed: where
+        that is damaged, the write fails, and nothing else in the transaction.
+        """
+        size = self.record_size
+        records = self._written or (self._records() if self._kind == TREE else None)
+        if records is not None:
+            between = (_NUMBER.pack(start // size), _NUMBER.pack(-(-stop // size)))
+            deque(records.items_between(*between, False, 1), 0)
+        edges: dict[int, bytes] = {}
+        for at in (start, stop):
+            number, skip = divmod(at, size)
+            if skip and number not in edges:
+                replaced = number * size >= start and stop >= self.size
+                edges[number] = b"" if replaced else self._present(number)
+        return edges
+
+    def _present(self, number: int) -> bytes:
+        """What is in a record before a change."""
+        if self._written is not None:
+            return self._record(self._written, number)
+        if self._kind == TREE:
+            return self._record(self._records(), number)
+        return self._whole()[number * self.record_size : (number + 1) * self.record_size]
 
     def _record(self, records: Tree, number: int, *, whole: bool = False) -> bytes:
         cell = records.cell(_NUMBER.pack(number))
@@ -368,8 +397,10 @@ class Blob:
         records: Tree,
         pieces: Iterable[tuple[int, bytes | memoryview]],
         batch: int = _BATCH,
+        edges: Mapping[int, bytes] = _NOT_READ,
     ) -> None:
-        """Store pieces that ascend: whole records as they are, others with what was around."""
+        """Store pieces that ascend: whole records as they are, others with what was around, which
+        may have been read before."""
         size = self.record_size
         changed: list[tuple[int, bytes | memoryview]] = []
         for offset, data in pieces:
@@ -387,7 +418,12 @@ class Blob:
                     self._put_records(records, changed)
                     changed = []
                 if len(part) < size:
-                    old = bytes(changed.pop()[1]) if begun else self._record(records, number)
+                    if begun:
+                        old = bytes(changed.pop()[1])
+                    elif number in edges:
+                        old = edges[number]
+                    else:
+                        old = self._record(records, number)
                     if skip or len(old) > len(part):
                         part = old[:skip].ljust(skip, b"\0") + part + old[skip + len(part) :]
                 changed.append((number, part))

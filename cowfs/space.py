@@ -203,7 +203,11 @@ class Space:
             raise self._full()
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
         if log:
-            self.write_ahead(start, length)
+            try:
+                self.write_ahead(start, length)
+            except OutOfSpaceError:  # of the host; what the log needs now may fit
+                length = minimum
+                self.write_ahead(start, length)
         try:
             self.bitmap.set(start, length)
             self._near = start + length
@@ -361,11 +365,11 @@ class Space:
 
     def write_ahead(self, start: int, length: int) -> None:
         """Have a run written with zeros where the host has not allocated it yet: for the small
-        transactions to come, whose flushes then cost half."""
+        transactions to come, whose flushes then cost half. Where the host has no room, that shows
+        here, and fails one transaction: a record that could not be written would end all."""
         at, size = start * self.block_size, length * self.block_size
         if self.device.sparse(at, size):
-            with contextlib.suppress(OutOfSpaceError):  # of the host; who writes there will see
-                self.device.write(at, bytes(size))
+            self.device.write(at, bytes(size))
 
     def _full(self) -> OutOfSpaceError:
         self.refused = True

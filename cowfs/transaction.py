@@ -255,9 +255,9 @@ class Transaction:
         try:
             if self.io.space.refused and self.io.broken is None:
                 raise ClosedError("this transaction ran out of space earlier; begin another")
-            if self.io.broken is not None:
+            if self.broken is not None:
                 raise ClosedError(
-                    f"an earlier error broke this transaction ({self.io.broken}); begin another"
+                    f"an earlier error broke this transaction ({self.broken}); begin another"
                 )
             self.committed = self.store.committer.commit(self)
         except BaseException:
@@ -291,6 +291,11 @@ class Transaction:
             if budget <= 0:
                 break
         return any(True for _ in self.catalog.drops())
+
+    @property
+    def broken(self) -> BaseException | None:
+        """Why it cannot commit: the error that ended a change in its middle."""
+        return self.io.broken or self.ledger.broken
 
     @property
     def changed_otherwise(self) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 
 from cowfs.device import MemoryDevice
+from cowfs.errors import OutOfSpaceError
+
+_PAGE = 4096
 
 
 def copy_device(source: MemoryDevice) -> MemoryDevice:
@@ -42,6 +45,31 @@ class FailingDevice(MemoryDevice):
     def flush(self) -> None:
         self._count()
         super().flush()
+
+
+class ThinDevice(MemoryDevice):
+    """A device on a host that allocates pages when they are written, and has `room` for so many."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(name="<thin>")
+        self.room = room
+        self._pages: set[int] = set()
+
+    def allocated(self) -> int:
+        return len(self._pages) * _PAGE
+
+    def sparse(self, offset: int, length: int) -> bool:
+        return not self._pages.issuperset(_pages(offset, length))
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if len(self._pages.union(_pages(offset, len(data)))) > self.room:
+            raise OutOfSpaceError(f"{self.name}: the disk under the image is full")
+        self._pages.update(_pages(offset, len(data)))
+        super().write(offset, data)
+
+
+def _pages(offset: int, length: int) -> range:
+    return range(offset // _PAGE, -(-(offset + length) // _PAGE))
 
 
 class LyingReader(MemoryDevice):

@@ -418,13 +418,15 @@ class Inodes:
 
     def reserve(self, count: int) -> int:
         """The first of `count` inode numbers that nobody else gets."""
-        data = self._inline(_COUNTER_KEY)
-        try:
-            number = FIRST_INODE if data is None else unpack_counter(data)
-        except ValueError as error:
-            raise self._corrupt(str(error)) from None
+        number = self._next_number()
         self.tree.put(_COUNTER_KEY, pack_counter(number + count))
         return number
+
+    def pass_over(self, number: int) -> None:
+        """Have nobody get numbers up to this one."""
+        first = self._next_number()
+        if first <= number:
+            self.reserve(number + 1 - first)
 
     # --- attributes -----------------------------------------------------------------------------
 
@@ -629,6 +631,14 @@ class Inodes:
         return min(offset, self.get(number).size)
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _next_number(self) -> int:
+        """The smallest inode number that was never used."""
+        data = self._inline(_COUNTER_KEY)
+        try:
+            return FIRST_INODE if data is None else unpack_counter(data)
+        except ValueError as error:
+            raise self._corrupt(str(error)) from None
 
     def _corrupt(self, reason: str) -> CorruptionError:
         return CorruptionError(self.tree.label, None, reason)

@@ -179,11 +179,19 @@ class Connection:
                 raise
 
     def write_out(self, nodeid: int) -> None:
-        """Have the kernel send what it holds back of a file, and wait for that: not to be called
-        by who serves."""
-        body = protocol.INVAL_INODE_OUT.pack(nodeid, 0, 0)
+        """Have the kernel send what it holds back of a file, wait for that, and have it forget what
+        it knows of the file: not to be called by who serves."""
+        self._notify(protocol.NOTIFY_INVAL_INODE, protocol.INVAL_INODE_OUT.pack(nodeid, 0, 0))
+
+    def ask_anew(self, parent: int, name: bytes) -> None:
+        """Have the kernel ask when it needs a name for the next time. It waits for who changes the
+        directory: not to be called by who serves."""
+        head = protocol.INVAL_ENTRY_OUT.pack(parent, len(name), protocol.EXPIRE_ONLY)
+        self._notify(protocol.NOTIFY_INVAL_ENTRY, head + name + b"\0")
+
+    def _notify(self, kind: int, body: bytes) -> None:
         length = protocol.OUT_HEADER.size + len(body)
-        header = protocol.OUT_HEADER.pack(length, protocol.NOTIFY_INVAL_INODE, 0)
+        header = protocol.OUT_HEADER.pack(length, kind, 0)
         try:
             os.writev(self._fd, [header, body])
         except OSError as failure:
@@ -468,6 +476,7 @@ _ORDINARY = frozenset(
         errno.EINVAL,
         errno.ENODATA,
         errno.ENOENT,
+        errno.ENOSPC,
         errno.ENOTSUP,
         errno.ENXIO,
         errno.EPERM,

@@ -103,6 +103,13 @@ class Files:
         for nodeid in list(self._writers):
             self.connection.write_out(nodeid)
 
+    def ask_anew(self, number: int, name: bytes) -> None:
+        """Have the kernel forget what it knows of a file, and what a directory has under a name:
+        not to be called by who serves."""
+        if name:
+            self.connection.ask_anew(number, name)
+        self.connection.write_out(number)
+
     # --- names ----------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: bytes) -> Entry:
@@ -127,8 +134,8 @@ class Files:
         self, parent: int, name: bytes, mode: int, rdev: int, owner: tuple[int, int]
     ) -> Entry:
         device = protocol.device_number(rdev) if stat.S_IFMT(mode) in _DEVICES else 0
-        nodes = self._write(self._head(parent))
-        return self._entry(nodes.create(parent, name, mode, *owner, rdev=device))
+        nodes = self._write(parent, name)
+        return self._made(nodes.create(parent, name, mode, *owner, rdev=device))
 
     def mkdir(
         self, parent: int, name: bytes, mode: int, owner: tuple[int, int], unique: int
@@ -136,51 +143,51 @@ class Files:
         if parent == SNAPSHOTS:
             self._later(unique, lambda: self._make_snapshot(name))
             return None
-        nodes = self._write(self._head(parent))
-        return self._entry(nodes.create(parent, name, stat.S_IFDIR | mode & 0o7777, *owner))
+        nodes = self._write(parent, name)
+        return self._made(nodes.create(parent, name, stat.S_IFDIR | mode & 0o7777, *owner))
 
     def symlink(self, parent: int, name: bytes, target: bytes, owner: tuple[int, int]) -> Entry:
-        nodes = self._write(self._head(parent))
+        nodes = self._write(parent, name)
         mode = stat.S_IFLNK | 0o777
-        return self._entry(nodes.create(parent, name, mode, *owner, target=target))
+        return self._made(nodes.create(parent, name, mode, *owner, target=target))
 
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, owner: tuple[int, int]
     ) -> tuple[Entry, int, int]:
-        nodes = self._write(self._head(parent))
+        nodes = self._write(parent, name)
         number = nodes.create(parent, name, stat.S_IFREG | mode & 0o7777, *owner)
         self._hold(number, flags)
-        return self._entry(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
+        return self._made(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
 
     def tmpfile(
         self, parent: int, mode: int, flags: int, owner: tuple[int, int]
     ) -> tuple[Entry, int, int]:
-        nodes = self._write(self._head(parent))
+        nodes = self._write(parent)
         number = nodes.create_nameless(parent, mode & 0o7777, *owner)
         self._hold(number, flags)
         self._open.keep(number)
-        return self._entry(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
+        return self._made(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
 
     def link(self, nodeid: int, parent: int, name: bytes) -> Entry:
-        nodes = self._write(self._head(parent))
-        nodes.link(self._head(nodeid), parent, name)
+        self._write(parent, name)
+        self._write(nodeid).link(nodeid, parent, name)
         return self._entry(nodeid)
 
     def unlink(self, parent: int, name: bytes) -> None:
-        self._write(self._head(parent)).unlink(parent, name, self._open.keep)
+        self._write(parent, name).unlink(parent, name, self._open.keep)
 
     def rmdir(self, parent: int, name: bytes, unique: int) -> bool:
         if parent == SNAPSHOTS:
             self._later(unique, lambda: self._destroy_snapshot(name))
             return False
-        self._write(self._head(parent)).rmdir(parent, name)
+        self._write(parent, name).rmdir(parent, name)
         return True
 
     def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> None:
-        nodes = self._write(self._head(parent))
-        self._head(new_parent)
+        self._write(parent, name)
+        nodes = self._write(new_parent, new_name)
         if flags == _EXCHANGE:
             nodes.exchange(parent, name, new_parent, new_name)
         elif flags in (0, _NOREPLACE):
@@ -277,18 +284,19 @@ class Files:
     def read(self, nodeid: int, handle: int, offset: int, length: int) -> bytes:
         dataset, number = self._where(nodeid)
         nodes = self._gathering.read(dataset)
+        data = nodes.blob(number).pread(length, offset)
         if dataset == self._name and self._snapshots is not None:
             inode = nodes.get(number)
             if access_is_due(inode, time.time_ns()) and not self._gathering.store.readonly:
-                nodes = self._write(number)
-                nodes.note_access(number)
-        return nodes.blob(number).pread(length, offset)
+                self._write(number).note_access(number)
+        return data
 
     def write(self, nodeid: int, handle: int, offset: int, data: memoryview, flags: int) -> int:
         number = self._head(nodeid)
+        written = self._gathering.write_content(self._name, number, data, offset)
         if flags & protocol.WRITE_KILL_SUIDGID:
             self._write(number).drop_powers(number)
-        return self._gathering.write_content(self._name, number, data, offset)
+        return written
 
     def fsync(self, nodeid: int, handle: int) -> None:
         self._gathering.commit()
@@ -297,7 +305,7 @@ class Files:
     def fallocate(self, nodeid: int, handle: int, offset: int, length: int, mode: int) -> None:
         if mode & ~(_KEEP_SIZE | _PUNCH_HOLE | _ZERO_RANGE):
             raise _refusal(errno.EOPNOTSUPP)
-        nodes = self._write(self._head(nodeid))
+        nodes = self._write(nodeid)
         if mode & (_PUNCH_HOLE | _ZERO_RANGE):
             nodes.punch(nodeid, offset, length)
         if not mode & _KEEP_SIZE and offset + length > nodes.get(nodeid).size:
@@ -437,9 +445,13 @@ class Files:
             raise _refusal(errno.EPERM if nodeid >= HIDDEN else errno.EROFS)
         return nodeid
 
-    def _write(self, number: int) -> Inodes:
-        self._head(number)
-        return self._gathering.write(self._name)
+    def _write(self, nodeid: int, name: bytes = b"") -> Inodes:
+        """The files, to change one of them, or what a directory has under a name."""
+        return self._gathering.write(self._name, self._head(nodeid), name)
+
+    def _made(self, number: int) -> Entry:
+        self._gathering.made(self._name, number)
+        return self._entry(number)
 
     def _hold(self, number: int, flags: int) -> None:
         self._open.hold(number)

@@ -9,8 +9,9 @@ A store has one writer at a time, so whoever else wants to write (live control) 
 
 What runs out of space takes its transaction with it (docs/design.md), here with changes that
 programs were told are done. So where room gets short, each request commits by itself, and what
-fails is that request alone. Where that was misjudged, or damage ends the transaction, each program
-that had a file open is told at its next fsync: what it wrote may be gone.
+fails is that request alone. Where that was misjudged, or damage stops a request in its middle, each
+program that had a file open is told at its next fsync: what it wrote may be gone. The kernel, which
+goes on believing what it was told, is told as well: of all that the transaction was about.
 
 A large file comes in many writes, one behind the other. Its tree of records is stored once for all
 of them: when anything else is asked for, which then finds everything in place.
@@ -25,13 +26,13 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
 from cowfs import FS, Store, Transaction
 from cowfs.blob import Blob
-from cowfs.errors import Error, OutOfSpaceError
+from cowfs.errors import Error, FileError, OutOfSpaceError
 from cowfs.fs.nodes import Inodes
 from cowfs.limits import KIB, MIB, RECORD_SIZE
 
@@ -46,11 +47,26 @@ end, is written anew as a whole, and the old one is free only after the commit."
 log = logging.getLogger("cowfs.mount")
 
 
-class Gathering:
-    """The open transaction of a store, for all that is mounted from it."""
+class Subject(NamedTuple):
+    """What a request was about: a file; or, with a name, what a directory has under it."""
 
-    def __init__(self, store: Store) -> None:
+    dataset: str
+    number: int
+    name: bytes
+
+
+class Gathering:
+    """The open transaction of a store, for all that is mounted from it.
+
+    `undone` is called, with the lock held, when the subjects of requests are not as the kernel was
+    told that they are.
+    """
+
+    def __init__(
+        self, store: Store, undone: Callable[[set[Subject]], None] = lambda subjects: None
+    ) -> None:
         self.store = store
+        self._undone = undone
         self._lock = threading.RLock()
         self._transaction: Transaction | None = None
         self._host = os.path.dirname(os.path.abspath(store.path))
@@ -67,11 +83,22 @@ class Gathering:
         """The newest handle that there was when changes were lost."""
         self._nodes: dict[str, tuple[FS, Inodes]] = {}
         """Of the open transaction, or, where none is open, of views of the newest version."""
+        self._subjects: set[Subject] = set()
+        """Of all requests that the open transaction has changes of: those of some seconds."""
+        self._writing: Subject | None = None
+        """The file to which the request in progress writes."""
+        self._before: tuple[Inodes, int] | None = None
+        """The files that the request in progress changes, and the version of their tree before."""
+        self._given: dict[str, int] = {}
+        """The largest inode number of each dataset that the kernel was given for a new file."""
+        self._lost_numbers: dict[str, int] = {}
+        """The same as of the newest loss: what comes after it is not to be mistaken for that."""
 
     # --- for requests ---------------------------------------------------------------------------
 
     def __enter__(self) -> Gathering:
         self._lock.acquire()
+        self._writing = self._before = None
         return self
 
     def __exit__(
@@ -93,14 +120,21 @@ class Gathering:
         self._store_content()
         return self._find(name)
 
-    def write(self, name: str, size: int = 0) -> Inodes:
-        """The files of a dataset, to be changed; `size` is the number of bytes to be written."""
+    def write(self, dataset: str, number: int, name: bytes = b"", size: int = 0) -> Inodes:
+        """The files of a dataset, to change one of them, or what a directory has under a name;
+        `size` is the number of bytes to be written."""
         self._store_content()
-        return self._prepare(name, size)
+        return self._prepare(Subject(dataset, number, name), size)
 
-    def write_content(self, name: str, number: int, data: memoryview, offset: int) -> int:
+    def made(self, dataset: str, number: int) -> None:
+        """A file was made, of which the kernel is told."""
+        self._subjects.add(Subject(dataset, number, b""))
+        self._given[dataset] = number
+
+    def write_content(self, dataset: str, number: int, data: memoryview, offset: int) -> int:
         """Write to a file; the bytes written."""
-        nodes = self._prepare(name, len(data))
+        self._writing = Subject(dataset, number, b"")
+        nodes = self._prepare(self._writing, len(data))
         content = self._content
         if content is None or content.nodes is not nodes or content.number != number:
             self._store_content()
@@ -148,6 +182,7 @@ class Gathering:
                 self._tell_loss(error)
                 self._forget(transaction)
                 raise
+            self._subjects.clear()
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -164,16 +199,22 @@ class Gathering:
         if found is None:
             if self._transaction is not None and "@" not in name:
                 found = _nodes(self._transaction[name])
+                if name in self._lost_numbers:
+                    found[1].pass_over(self._lost_numbers[name])
             else:
                 found = _nodes(self.store.at(name))
             self._nodes[name] = found
         return found[1]
 
-    def _prepare(self, name: str, size: int) -> Inodes:
+    def _prepare(self, subject: Subject, size: int) -> Inodes:
         if self._transaction is None or self._is_short(size):
             self._begin(size)
         self._requests += 1
-        return self._find(name)
+        self._subjects.add(subject)
+        nodes = self._find(subject.dataset)
+        if self._before is None or self._before[0] is not nodes:
+            self._before = nodes, nodes.tree.version
+        return nodes
 
     def _store_content(self) -> None:
         content, self._content = self._content, None
@@ -185,19 +226,32 @@ class Gathering:
         self._content = None
         self._drop_nodes()
         self._transaction = None
+        self._subjects = set()
         transaction.abort()
 
     def _failed(self, error: BaseException) -> None:
         """A request failed. Most leave no trace; one that left the transaction in pieces ends it,
         with all that was gathered."""
-        transaction, store = self._transaction, self.store
+        if self._writing is not None:
+            self._undone({self._writing})  # the kernel shows what it sent, and has it as written
+        transaction = self._transaction
         if transaction is None or not (
-            isinstance(error, OutOfSpaceError) or store.io.broken or store.failure
+            isinstance(error, OutOfSpaceError)
+            or transaction.broken
+            or self.store.failure
+            or self._is_half_done(error)
         ):
             return
-        if not self._alone:
-            self._tell_loss(error)
+        self._tell_loss(error)
         self._forget(transaction)
+
+    def _is_half_done(self, error: BaseException) -> bool:
+        """Whether the request failed in its middle, as by damage or an interrupt. What is
+        refused is refused before anything is changed."""
+        if isinstance(error, FileError) or self._before is None:
+            return False
+        nodes, version = self._before
+        return nodes.tree.version != version
 
     def _begin(self, size: int) -> None:
         if self._transaction is not None:
@@ -216,17 +270,19 @@ class Gathering:
         return self._room < _SHORT
 
     def _look_for_room(self) -> int:
-        """Bytes that are free now, in the image and, where it may grow, on its host."""
-        space = self.store.io.space
-        free: int = (space.free - space.reserve) * space.block_size
-        if not space.limit:
-            host = os.statvfs(self._host)
-            free += host.f_bavail * host.f_frsize
-        return free
+        """Bytes that are free now: in the image, as far as its host has room for them."""
+        io = self.store.io
+        space, size = io.space, io.block_size
+        host = os.statvfs(self._host)
+        room = max(0, io.device.allocated() - space.used * size) + host.f_bavail * host.f_frsize
+        return min(room, (space.free - space.reserve) * size) if space.limit else room
 
     def _tell_loss(self, error: BaseException) -> None:
-        if not self._alone:
-            self._lost = self._handles
+        self._lost_numbers.update(self._given)
+        self._undone(self._subjects)
+        if self._alone:
+            return  # whose request it is is told, and nobody else has lost anything
+        self._lost = self._handles
         log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
 
     def _drop_nodes(self) -> None:

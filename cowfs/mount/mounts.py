@@ -21,7 +21,7 @@ from cowfs.errors import BusyError, Error, KindError, UsageError
 from .attach import MountError, attach, check_directory, detach
 from .connection import Connection
 from .files import Files
-from .gathering import Gathering
+from .gathering import Gathering, Subject
 
 COMMIT_EVERY_S = 4.0
 """So that nothing is older than five seconds before it is durable, the commit itself included."""
@@ -100,7 +100,9 @@ class Mounts(Holder):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.gathering = Gathering(store)
+        self._undone: SimpleQueue[set[Subject] | None] = SimpleQueue()
+        """What the kernel is to be told of; None at the end."""
+        self.gathering = Gathering(store, self._undone.put)
         self.events: SimpleQueue[Mount | None] = SimpleQueue()
         """Each mount that has ended; None is for those who wait here to be told something else."""
         self._mounts: list[Mount] = []
@@ -108,6 +110,7 @@ class Mounts(Holder):
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._commit_in_time, name="commit", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._tell_kernel, name="undone", daemon=True).start()
 
     def add(self, name: str, directory: str, *, allow_other: bool = False) -> Mount:
         """Mount a dataset, or read-only a snapshot. Raises Error."""
@@ -134,6 +137,7 @@ class Mounts(Holder):
             with contextlib.suppress(MountError, OSError):
                 mount.unmount()
         self._thread.join()
+        self._undone.put(None)
         self.gathering.commit()
 
     def __enter__(self) -> Mounts:
@@ -205,6 +209,15 @@ class Mounts(Holder):
                     # The flush comes afterwards, so that no request waits for the disk.
                     self.gathering.commit(durable=False)
                     self.store.sync()
+
+    def _tell_kernel(self) -> None:
+        """Have the kernel ask anew of what is not as it was told. That waits for what it sends and
+        for who changes a directory, hence for those who serve, so a thread of its own does it."""
+        while (subjects := self._undone.get()) is not None:
+            for mount in self.active():
+                for dataset, number, name in subjects:
+                    if dataset == mount.name:
+                        mount.files.ask_anew(number, name)
 
 
 def _sync(fd: int) -> None:

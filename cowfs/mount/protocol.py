@@ -185,8 +185,13 @@ DIRENT = struct.Struct("<QQII")
 
 INVAL_INODE_OUT = struct.Struct("<Qqq")
 """nodeid, offset, length (0: all); sent unasked, with NOTIFY_INVAL_INODE in place of an errno"""
+INVAL_ENTRY_OUT = struct.Struct("<QII")
+"""directory, length of the name, EXPIRE_ONLY; name; sent with NOTIFY_INVAL_ENTRY"""
 
 NOTIFY_INVAL_INODE = 2
+NOTIFY_INVAL_ENTRY = 3
+EXPIRE_ONLY = 1 << 0
+"""What is at the name stays known, and mounted, until the answer says something else."""
 
 HEADER_ROOM = 4096
 """Bytes of a buffer for requests, beside the data of the longest write."""

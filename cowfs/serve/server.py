@@ -82,14 +82,18 @@ def listen_tcp(port: int) -> socket.socket:
 def tls_context(certificate: str, key: str, authority: str | None) -> ssl.SSLContext:
     """What TLS needs; with an `authority`, clients have to show a certificate of it."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    files = list(filter(None, (certificate, key, authority)))
+    for path in files:
+        with open(path, "rb"):
+            pass  # ssl does not say which one is missing
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
         if authority is not None:
             context.load_verify_locations(authority)
             context.verify_mode = ssl.CERT_REQUIRED
     except ssl.SSLError as error:
-        files = ", ".join(filter(None, (certificate, key, authority)))
-        raise UsageError(f"{files}: no certificate and key in PEM form: {error.reason}") from None
+        names = ", ".join(files)
+        raise UsageError(f"{names}: no certificate and key in PEM form: {error.reason}") from None
     return context
 
 

@@ -98,7 +98,7 @@ def test_all_else_is_durable_after_a_while(
     store.create("files", "fs")
     with Mounts(store) as held:
         with held.gathering:
-            held.gathering.write("files").create(1, b"file", 0o100644, 0, 0)
+            held.gathering.write("files", 1, b"file").create(1, b"file", 0o100644, 0, 0)
         while held.gathering.pending:
             os.sched_yield()
         assert store.at("files").listdir() == ["file"]
@@ -261,3 +261,16 @@ def test_hooks_around_a_snapshot(image: Image, mnt: Path) -> None:
     assert line == "cowfs: --quiesce 'false' failed with code 1\n"
     assert (mnt / "file").read_text() == "after\n"
     assert "files@two" not in image.cowfs("list")
+
+
+def test_a_program_is_told_to_go_on_whatever_became_of_the_snapshot(
+    image: Image, mnt: Path
+) -> None:
+    resume = f"echo on >> {mnt}/file"
+    image.cowfs("snapshot", "files@one")
+    line = image.cowfs("snapshot", "files@one", "--quiesce", "true", "--resume", resume, code=1)
+    assert "files@one" in line or "'one'" in line
+    assert (mnt / "file").read_text() == "on\n"
+    line = image.cowfs("snapshot", "files@two", "--resume", "exit 3", code=1)
+    assert line == "cowfs: --resume 'exit 3' failed with code 3\n"
+    assert "files@two" in image.cowfs("list")

@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -519,8 +521,12 @@ def test_random_changes_of_names_are_those_of_the_host(
     assert host_tree(os.fsencode(mnt)) == host_tree(os.fsencode(other))
 
 
-def test_fsync_tells_whoever_had_a_file_open_when_changes_were_lost(image: Image) -> None:
-    """A write to a part of a damaged record takes the transaction with it that others share."""
+def send(file: IO[bytes]) -> None:
+    """Have the kernel send what it holds back of a file, and wait for that: no commit."""
+    check(libc.sync_file_range(file.fileno(), ctypes.c_int64(0), ctypes.c_int64(0), 7))
+
+
+def test_a_write_to_a_damaged_record_fails_alone(image: Image) -> None:
     content = random.Random(1).randbytes(1 << 20)
     with cowfs.open(image.path, "w") as store:
         store["files"].write_bytes("large", content)
@@ -528,18 +534,76 @@ def test_fsync_tells_whoever_had_a_file_open_when_changes_were_lost(image: Image
     damaged = whole.index(content[5 << 17 : (5 << 17) + 4096]) + 4096
     image.path.write_bytes(whole[:damaged] + b"damage" + whole[damaged + 6 :])
     mnt = image.mount()
-    with (mnt / "lost").open("wb") as lost, (mnt / "large").open("r+b", 0) as large:
-        lost.write(b"content")
-        lost.flush()
-        check(libc.sync_file_range(lost.fileno(), ctypes.c_int64(0), ctypes.c_int64(0), 7))
+    with (mnt / "other").open("wb", 0) as other, (mnt / "large").open("r+b", 0) as large:
+        other.write(b"content")
+        send(other)
         os.pwrite(large.fileno(), bytes(4096), (5 << 17) + (16 << 10))
         with refused(errno.EIO):
             os.fsync(large.fileno())
-        with refused(errno.EIO):
-            os.fsync(lost.fileno())
-    with (mnt / "large").open("r+b") as large:
+        os.fsync(other.fileno())
         os.pwrite(large.fileno(), content[5 << 17 : 6 << 17], 5 << 17)
         os.fsync(large.fileno())
+    image.unmount(mnt)
+    with cowfs.open(image.path) as store:
+        assert store["files"].read_bytes("other") == b"content"
+        assert store["files"].read_bytes("large") == content
+
+
+@contextlib.contextmanager
+def full_disk(image: Image, mnt: Path) -> Iterator[None]:
+    """The image cannot grow, as on a disk that is full, and nothing tells so before."""
+    pid = image.mounts[mnt].pid
+    limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (image.path.stat().st_size, limits[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
+def lose(image: Image, mnt: Path) -> None:
+    """Write more than there is room for, so that all is lost that was changed since a commit."""
+    with full_disk(image, mnt), (mnt / "too large").open("wb", 0) as file:
+        file.write(os.urandom(24 << 20))
+        with pytest.raises(OSError):
+            os.fsync(file.fileno())
+
+
+def test_fsync_tells_whoever_had_a_file_open_when_changes_were_lost(
+    image: Image, mnt: Path
+) -> None:
+    with (mnt / "lost").open("wb", 0) as lost:
+        lost.write(b"content")
+        send(lost)
+        lose(image, mnt)
+        with refused(errno.EIO):
+            os.fsync(lost.fileno())
+    with (mnt / "lost").open("wb", 0) as again:
+        again.write(b"content")
+        os.fsync(again.fileno())
+    assert (mnt / "lost").read_bytes() == b"content"
+
+
+def test_what_was_lost_is_not_shown_any_more(image: Image, mnt: Path) -> None:
+    (mnt / "changed").write_bytes(b"before" * 1000)
+    (mnt / "renamed").write_bytes(b"content")
+    with (mnt / "changed").open("r+b", 0) as file:
+        os.fsync(file.fileno())
+        file.write(b"after!" * 1000)
+        send(file)
+        (mnt / "renamed").rename(mnt / "new name")
+        (mnt / "made").write_bytes(b"new")
+        os.link(mnt / "changed", mnt / "link")
+        lose(image, mnt)
+        found: list[object] = []
+        for _ in range(10_000):  # the kernel is told by another thread
+            there = [name for name in ("made", "new name", "link") if (mnt / name).exists()]
+            found = [there, (mnt / "changed").read_bytes()[:6], os.pread(file.fileno(), 6, 0)]
+            if found == [[], b"before", b"before"]:
+                break
+    assert found == [[], b"before", b"before"]
+    assert (mnt / "renamed").read_bytes() == b"content"
+    (mnt / "another").write_bytes(b"another")
+    assert not (mnt / "made").exists()
+    assert (mnt / "changed").stat().st_nlink == 1
 
 
 @pytest.mark.parametrize("live", [False, True])

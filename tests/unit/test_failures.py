@@ -11,7 +11,7 @@ import cowfs
 from cowfs import limits
 from cowfs.device import MemoryDevice
 
-from ..devices import FailingDevice
+from ..devices import FailingDevice, ThinDevice
 from ..plain import Items, assert_sound, contents, noise, reopened
 
 
@@ -225,3 +225,23 @@ def test_an_interrupt_anywhere_in_a_commit_leaves_the_store_usable_or_failed(at:
     again = reopened(device)
     assert len(again["a"]) in (found, found + 1)
     assert_sound(again)
+
+
+@pytest.mark.parametrize("room", range(40, 400, 30))
+def test_a_disk_under_the_image_that_is_full_fails_one_transaction_and_not_the_store(
+    room: int,
+) -> None:
+    device = ThinDevice(room)
+    store = cowfs.open_device(device, parameters=cowfs.Parameters())
+    values = store.create("a")
+    kept = []
+    with pytest.raises(cowfs.OutOfSpaceError):
+        for number in range(2000):
+            values[b"%d" % number] = noise(500, number)
+            kept.append(b"%d" % number)
+    assert store.failure is None
+    assert sorted(values) == sorted(kept)
+    device.room *= 3
+    values[b"more"] = b"value"
+    assert_sound(store)
+    assert sorted(contents(reopened(device))["a"]) == sorted([*kept, b"more"])

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import cowfs
-from cowfs.errors import Error, FailedError, OutOfSpaceError
+from cowfs.device import MemoryDevice
+from cowfs.errors import CorruptionError, Error, FailedError, OutOfSpaceError
 from cowfs.fs.inode import ROOT
 from cowfs.limits import KIB, MIB
 from cowfs.mount import gathering as module
 from cowfs.mount.gathering import Gathering
 
 from ..conftest import MakeStore
-from ..devices import FailingDevice
+from ..devices import FailingDevice, ThinDevice
 from ..plain import noise
 
 
@@ -30,7 +31,7 @@ def gathering(store: cowfs.Store) -> Gathering:
 
 def create(gathering: Gathering, name: bytes, data: bytes = b"") -> int:
     with gathering:
-        nodes = gathering.write("files", len(data))
+        nodes = gathering.write("files", ROOT, name, len(data))
         number = nodes.create(ROOT, name, stat.S_IFREG | 0o644, 0, 0)
         nodes.write(number, data, 0)
     return number
@@ -162,7 +163,7 @@ def test_on_a_full_image_a_request_fails_alone(make_store: MakeStore) -> None:
     assert names(gathering) == made
     for name in made:
         with gathering:
-            gathering.write("files").unlink(ROOT, name)
+            gathering.write("files", ROOT, name).unlink(ROOT, name)
     gathering.commit()
     create(gathering, b"again", os.urandom(MIB))
     gathering.commit()
@@ -251,6 +252,95 @@ def test_room_of_the_host_counts_where_an_image_may_grow(
         create(gathering, b"three")
         create(gathering, b"four")
         assert store.txid == before + 3
+
+
+def damaged(content: bytes, at: int) -> tuple[Gathering, int]:
+    """A file with one of its bytes damaged on the image; its number."""
+    device = MemoryDevice()
+    with cowfs.open_device(device, parameters=cowfs.Parameters()) as store:
+        store.create("files", "fs").write_bytes("large", content)
+    place = device.read(0, device.size()).index(content[at : at + 64])
+    device.write(place, b"damage")
+    store = cowfs.open_device(device)
+    return Gathering(store), store["files"].stat("large").st_ino
+
+
+@pytest.mark.parametrize("change", ["write", "append", "truncate", "punch"])
+def test_a_change_that_damage_refuses_takes_nothing_else_with_it(change: str) -> None:
+    content = noise(3 * 128 * KIB + 1000)
+    gathering, number = damaged(content, 3 * 128 * KIB + 10)
+    create(gathering, b"another", b"acknowledged")
+    write(gathering, number, content[::-1], 100, 1000)
+    with pytest.raises(CorruptionError), gathering:
+        if change == "write":
+            gathering.write_content(
+                "files", number, memoryview(content)[: 256 * KIB], 128 * KIB + 1
+            )
+        elif change == "append":
+            gathering.write_content("files", number, memoryview(content), len(content))
+        elif change == "truncate":
+            gathering.write("files", number).truncate(number, len(content) - 1)
+        else:
+            gathering.write("files", number).punch(number, 128 * KIB, 2 * 128 * KIB + 20)
+    gathering.commit()
+    view = gathering.store.at("files")
+    assert view.read_bytes("another") == b"acknowledged"
+    with view.open("large", "rb", buffering=0) as file:
+        expected = content[:100] + content[::-1][100:1100] + content[1100:]
+        assert file.read(3 * 128 * KIB) == expected[: 3 * 128 * KIB]
+    write(gathering, number, content, 3 * 128 * KIB, 1000)  # all of it: the rest is not needed
+    gathering.commit()
+    assert gathering.store.at("files").read_bytes("large")[3 * 128 * KIB :] == content[-1000:]
+    assert gathering.store.check().ok
+
+
+def test_half_of_an_operation_is_not_committed(
+    gathering: Gathering, store: cowfs.Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    create(gathering, b"kept")
+    gathering.commit()
+    create(gathering, b"lost")
+    with caplog.at_level(logging.ERROR), pytest.raises(MemoryError), gathering:
+        gathering.write("files", ROOT, b"half").create(ROOT, b"half", stat.S_IFREG, 0, 0)
+        raise MemoryError
+    gathering.commit()
+    assert store.at("files").listdir() == ["kept"]
+    assert "what was changed since the last commit is lost" in caplog.text
+
+
+def test_a_number_that_was_lost_is_given_to_no_other_file(gathering: Gathering) -> None:
+    """The kernel may know it still, with what is in the file."""
+    lost = create(gathering, b"lost")
+    with gathering:
+        gathering.made("files", lost)
+    with pytest.raises(MemoryError), gathering:
+        gathering.write("files", ROOT).create(ROOT, b"half", stat.S_IFREG, 0, 0)
+        raise MemoryError
+    assert create(gathering, b"new") > lost
+
+
+def test_free_space_counts_as_far_as_the_host_has_room_for_it(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = ThinDevice(room=6000)
+    store = make_store(device)
+    store.create("files", "fs")
+    store.io.device.resize(64 * MIB)
+    store.io.space.bitmap.resize(64 * MIB // 4096)
+    full = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    gathering = Gathering(store)
+    made = []
+    with caplog.at_level(logging.ERROR), pytest.raises(OutOfSpaceError):
+        for number in range(100):
+            create(gathering, b"%03d" % number, noise(MIB, number))
+            made.append(b"%03d" % number)
+    assert len(made) > 10 and names(gathering) == made
+    assert not caplog.records
+    device.room = 20_000
+    create(gathering, b"more", noise(MIB))
+    gathering.commit()
+    assert store.check().ok
 
 
 def test_a_failed_flush_is_told_once_and_nothing_is_written_any_more(

@@ -462,7 +462,7 @@ Arguments = Callable[[Path], list[str]]
         (["v", "--socket", "no/where"], 1, "no/where: No such file or directory"),
         (["v", "--socket", "x" * 120], 2, "too long for the path of a socket"),
         (["v", "--tls-cert", "x"], 2, "TLS needs both"),
-        (["v", "--tls-cert", "x", "--tls-key", "y"], 1, "No such file"),
+        (["v", "--tls-cert", "x", "--tls-key", "y"], 1, "x: No such file"),
         (["v", "--tls-cert", "t.cow", "--tls-key", "t.cow"], 2, "no certificate and key"),
         (["v", "--port", "70000"], 2, "70000"),
     ],
