@@ -22,8 +22,8 @@ cdef enum:
 
 
 cdef class Operations:
-    """What a transaction did, as puts and deletes that can be done again; `format.unpack_operations`
-    is the way back.
+    """What a transaction did, as puts and deletes that can be done again: `data` as it is stored, of
+    which `format.unpack_operations` is the way back.
 
     `whole` is False from the moment on when it did something that is not among them, or more than
     `MAX_OPERATIONS` bytes of it: then only its trees tell what it did.
@@ -32,9 +32,6 @@ cdef class Operations:
     def __cinit__(self):
         self.whole = True
         self.data = no_bytes()
-
-    def __len__(self):
-        return PyByteArray_GET_SIZE(self.data)
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1:
         """Note an operation that was done on the tree with that id."""
@@ -70,10 +67,6 @@ cdef class Operations:
         """Note no more: what this transaction did is no list of operations."""
         self.whole = False
         self.data = no_bytes()
-
-    def packed(self):
-        """All of them, as they are stored."""
-        return bytes(self.data)
 
 
 cdef class Ledger:
@@ -152,32 +145,9 @@ cdef class Ledger:
             self.freed_blocks += blocks
         return 0
 
-    cdef int take_freed(self, Ledger other) except -1:
-        self.freed += other.freed
-        self.freed_blocks += other.freed_blocks
-        return 0
-
-    def gather(self, Ledger later):
-        """Add what a later transaction did, whose ledger lay on top of this one."""
-        self.counts.update(later.counts)
-        self.take_freed(later)
-        self.dropped.extend(later.dropped)
-
-    def settle(self):
-        """Take over what the ledger below holds: this transaction stores all of it."""
-        cdef Ledger below = self.below
-        if below is not None:
-            self.counts = {**below.counts, **self.counts}
-            self.take_freed(below)
-            self.dropped = below.dropped + self.dropped
-            self.below = None
-
-    def freed_bytes(self, Py_ssize_t start=0):
-        """The runs freed, from the `start`th byte on: little-endian words `block << 16 | blocks`."""
-        return self.freed_between(0, ~<uint64_t>0)[start:]
-
     cpdef bytes freed_between(self, uint64_t above, uint64_t upto):
-        """The runs among `freed_bytes` that transactions `above` < birth <= `upto` wrote."""
+        """The runs freed that transactions `above` < birth <= `upto` wrote: little-endian words
+        `block << 16 | blocks`."""
         cdef Py_ssize_t i, n = 0, size = PyByteArray_GET_SIZE(self.freed) // 2
         cdef bytes found = PyBytes_FromStringAndSize(NULL, size)
         cdef uint64_t* words = <uint64_t*>PyBytes_AS_STRING(found)

@@ -3,6 +3,7 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cowfs._bytes cimport Slice, u16
+from cowfs._pointer cimport Pointer
 
 cdef enum:
     HEADER = 24
@@ -47,7 +48,7 @@ cdef class Cache:
     cdef Py_ssize_t hand
     cdef dict by_block
     cdef void admit(self, Entry entry)
-    cdef void evict(self, Py_ssize_t room)
+    cpdef void evict(self, Py_ssize_t room)
     cdef void forget(self, Entry entry)
 
 @cython.final
@@ -68,11 +69,7 @@ cdef class Node(Entry):
     cdef bint dirty
     cdef Meter meter
     cdef readonly uint64_t birth
-    cdef uint32_t stored
-    cdef uint32_t logical
-    cdef int compression
-    cdef int32_t twin
-    cdef uint8_t checksum[16]
+    cdef Pointer at
 
     cdef inline uint8_t* cell(self, int i) noexcept
     cdef bint find(self, Slice key, int* at) noexcept

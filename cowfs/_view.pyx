@@ -16,7 +16,7 @@ from cowfs._node cimport (
     HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF, Cache, Node,
     Summary, keep_budget, key_of, kind_of, sound_ref, value_of,
 )
-from cowfs._pointer cimport twin_of
+from cowfs._pointer cimport logical_of
 
 from cowfs.errors import ClosedError, CorruptionError, KeyTypeError, UsageError
 
@@ -96,9 +96,7 @@ cdef class TreeView:
         found = self.cache.by_block.get(u64(pointer))
         if type(found) is Node:
             node = <Node>found
-            if (node.birth == u64(pointer + 8) and node.level == pointer[25]
-                    and node.twin == twin_of(pointer)
-                    and memcmp(node.checksum, pointer + 28, 16) == 0):
+            if memcmp(&node.at, pointer, POINTER) == 0:
                 return node
         node = Node.__new__(Node)
         node.set_pointer(pointer)
@@ -268,8 +266,9 @@ cdef int read_node(Node node, source, int node_size, str label) except -1:
     """Fill an empty node from the device; it may be that another thread has meanwhile."""
     if node.level > MAX_DEPTH - 2:
         raise CorruptionError(label, node.block, f"a node of level {node.level}")
-    if node.logical > <uint32_t>node_size:
-        raise CorruptionError(label, node.block, f"a node of {node.logical} bytes")
+    if logical_of(<uint8_t*>&node.at) > <uint32_t>node_size:
+        raise CorruptionError(
+            label, node.block, f"a node of {logical_of(<uint8_t*>&node.at)} bytes")
     page = source.read(node.pointer(), label)
     if node.p == NULL:
         problem = node.attach(page, source.total_blocks, source.block_size, node_size)

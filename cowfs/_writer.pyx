@@ -16,7 +16,7 @@ listed in `runs` with a checksum over it; nothing is durable before the store fl
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport llabs
 from libc.string cimport memcpy, memset
 
@@ -44,8 +44,8 @@ cdef class Stream:
     transaction. `in_log` tells that the run is of those kept for the log.
     """
 
-    cdef readonly uint64_t cursor
-    cdef readonly uint64_t end
+    cdef uint64_t cursor
+    cdef uint64_t end
     cdef uint64_t segment
     cdef uint64_t buffered
     cdef uint64_t sealed
@@ -57,6 +57,11 @@ cdef class Stream:
     def __init__(self, Py_ssize_t head):
         self.head = self.fill = head
         self.buffer = bytearray(head + BUFFER)
+
+    @property
+    def rest(self):
+        """(block, blocks) of what is left of the run, at one moment: other threads ask, too."""
+        return self.cursor, self.end - self.cursor
 
     cdef void restart(self) noexcept:
         """Have nothing buffered, and no segment under way."""
@@ -77,14 +82,14 @@ cdef class Stream:
         self.segment = self.cursor
         return 0
 
-    cdef int seal(self, RunWriter writer) except -1:
+    cpdef int seal(self, RunWriter writer) except -1:
         """List what is buffered in `runs`, with its checksum."""
         cdef Py_ssize_t length = self.fill - self.head
         if length and writer.proving and self.sealed != self.buffered:
-            self.sealed = self.buffered
             writer.runs.append((
                 self.buffered, length // writer.block_size,
                 writer.checksum(memoryview(self.buffer)[self.head:self.fill])))
+            self.sealed = self.buffered
         return 0
 
     cpdef int drain(self, RunWriter writer) except -1:
@@ -131,7 +136,7 @@ cdef class RunWriter:
     cdef readonly uint64_t written
     cdef public bint proving
     cdef public bint bulk
-    cdef readonly bint logging
+    cdef public bint logging
     cdef int64_t least
     cdef int incompressible
     cdef int skip
@@ -163,12 +168,6 @@ cdef class RunWriter:
         for stream in self.streams:
             stream.restart()
 
-    def enter_log(self):
-        """Go on in a run that the host has allocated, and that is kept for the log."""
-        if not self.first.in_log:
-            self.first.leave_run(self)
-        self.logging = True
-
     def reserve_record(self):
         """Set the block for the next commit record aside, at the start of what is written next.
 
@@ -182,12 +181,6 @@ cdef class RunWriter:
         self.first.cursor += 1
         self.first.segment = self.first.cursor
         return self.next_record
-
-    def seal(self):
-        """List what is buffered in `runs`, with its checksum."""
-        cdef Stream stream
-        for stream in self.streams:
-            stream.seal(self)
 
     def write_record(self, bytes record):
         """Write the commit record (one block) and all that is still buffered."""
@@ -283,7 +276,8 @@ cdef class RunWriter:
         cdef bytes page = node.page
         cdef bytes payload = page, digest
         cdef Py_ssize_t blocks = self.blocks_of(PyBytes_GET_SIZE(page))
-        cdef int compression = 0
+        cdef uint8_t compression = 0
+        cdef int32_t twin = 0
         if self.compression and blocks > 1:
             if self.skip > 0 and self.has_room(blocks):
                 self.skip -= 1
@@ -303,13 +297,18 @@ cdef class RunWriter:
         digest = self.checksum(payload)
         self.take(blocks)
         node.block = self.place(self.first, slice_of(payload))
-        node.twin = 0 if self.twins is None else self.take_twin(blocks, node.block)
-        if node.twin:
-            self.place(self.twins, slice_of(payload))
+        if self.twins is not None:
+            twin = self.take_twin(blocks, node.block)
+            if twin:
+                self.place(self.twins, slice_of(payload))
         node.birth = self.txid
-        node.stored = <uint32_t>PyBytes_GET_SIZE(payload)
-        node.logical = <uint32_t>PyBytes_GET_SIZE(page)
-        node.compression = compression
-        memcpy(node.checksum, slice_of(digest).at, 16)
+        node.at.block = node.block
+        node.at.birth = self.txid
+        node.at.stored = <uint32_t>PyBytes_GET_SIZE(payload)
+        node.at.logical = <uint16_t>PyBytes_GET_SIZE(page)
+        node.at.twin_above, node.at.twin_below = <uint16_t>(<uint32_t>twin >> 16), <uint16_t>twin
+        node.at.compression = compression
+        node.at.level = <uint8_t>node.level
+        memcpy(node.at.checksum, slice_of(digest).at, 16)
         self.cache.admit(node)
         return True

@@ -23,15 +23,36 @@ class Bitmap(Bits):
         length = groups * self.group_blocks // 8
         if self.size > 8 * length:
             self.clear(8 * length, self.size - 8 * length)
-        # An interrupt must not leave it at more than is there.
+        # An interrupt or another thread may come between any two of these: it never has more bits
+        # than there are words, nor more groups that changed.
         self.size = min(size, self.size)
-        del self.words[length:]
         del self.dirty[groups:]
-        self.words.extend(bytes(length - len(self.words)))
-        self.dirty.extend(b"\1" * (groups - len(self.dirty)))
+        del self.words[length:]
         partial = self.size // self.group_blocks
         self.longest[partial:] = [self.group_blocks] * (groups - partial)
+        self.words.extend(bytes(length - len(self.words)))
+        self.dirty.extend(b"\1" * (groups - len(self.dirty)))
         self.size = size
+
+    def set(self, start: int, length: int) -> int:
+        """Set a range; how many of its bits were clear."""
+        return self.change(start, length, True)
+
+    def clear(self, start: int, length: int) -> int:
+        """Clear a range; how many of its bits were set."""
+        return self.change(start, length, False)
+
+    def test(self, at: int) -> bool:
+        """Whether a bit is set."""
+        return 0 <= at < self.size and bool(self.words[at >> 3] >> (at & 7) & 1)
+
+    def next_set(self, at: int) -> int:
+        """The first set bit from `at` on, or `size`."""
+        return self.next(at, True)
+
+    def next_clear(self, at: int) -> int:
+        """The first clear bit from `at` on, or `size`."""
+        return self.next(at, False)
 
     def set_packed(self, packed: bytes) -> int:
         """Set ranges given as words `start << 16 | length`; how many of their bits were clear."""
@@ -51,6 +72,7 @@ class Bitmap(Bits):
 
     def clean(self) -> list[int]:
         """Which groups changed since the last call, as a list; they count as unchanged now."""
+        del self.dirty[-(-self.size // self.group_blocks) :]  # of a `resize` that was interrupted
         groups = [group for group, changed in enumerate(self.dirty) if changed]
         self.dirty[:] = bytes(len(self.dirty))
         return groups

@@ -14,6 +14,12 @@ class BlockWriter(RunWriter):
         """Continue after opening an image: the log goes on in `record_block`."""
         self.record_block = record_block
 
+    def enter_log(self) -> None:
+        """Go on in a run that the host has allocated, and that is kept for the log."""
+        if not self.first.in_log:
+            self.first.leave_run(self)
+        self.logging = True
+
     def leave_log(self) -> None:
         """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
         if self.first.in_log and not self.logging:
@@ -22,12 +28,17 @@ class BlockWriter(RunWriter):
     @property
     def unplaced(self) -> list[tuple[int, int]]:
         """(block, blocks) of what is left of the current runs."""
-        return [(run.cursor, run.end - run.cursor) for run in self.streams if run.end > run.cursor]
+        return [stream.rest for stream in self.streams]
 
     def close_segment(self) -> None:
         """Put the blocks placed since the last call on the list of segments."""
         for stream in self.streams:
             stream.end_segment(self)
+
+    def seal(self) -> None:
+        """List what is buffered in `runs`, with its checksum."""
+        for stream in self.streams:
+            stream.seal(self)
 
     def drain(self) -> None:
         """Write all that is buffered to the device."""
