@@ -59,6 +59,7 @@ class _Span(NamedTuple):
 def check(engine: Engine, progress: Progress | None = None) -> Report:
     """Verify everything; writers wait meanwhile."""
     with engine.still():
+        engine.begin_still()
         walk = _Walk(engine, progress)
         walk.whole_store(engine.catalog_tree.ref, engine.space_tree.ref)
         walk.compare_space()
@@ -85,6 +86,7 @@ def scrub(engine: Engine, progress: Progress | None = None) -> Report:
     if engine.log.superblock.metadata_copies == 2:
         # No version keeps the log in place. Who has a transaction open scrubs all but that.
         with contextlib.suppress(BusyError), engine.still():
+            engine.begin_still()
             walk.log()
             walk.report_damaged(engine.mend_still)
     return walk.report

@@ -36,7 +36,7 @@ _MUCH = MIB
 """Bytes after which the host is told to write what it was given, so that it does so while more is
 packed, and a flush has less to wait for."""
 _STEP = 4 * MIB
-"""Most bytes by which a growing image grows at once, to fill them next; more is room for later."""
+"""So much of the new space of a growing image is allocated at once, when writing comes to it."""
 
 
 class Device(Protocol):
@@ -155,6 +155,10 @@ class FileDevice:
         self.writable = writable
         self._behind: DirectWriter | None = None
         self._given = _Given()
+        self._allocated = 1 << 63
+        """Offset from which on nothing is allocated, where the image grew since it was opened."""
+        self._size = 0
+        """Bytes of the image, once it was resized."""
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
         if create:
             flags |= os.O_CREAT
@@ -203,13 +207,12 @@ class FileDevice:
     def resize(self, size: int) -> None:
         old = self.size()
         self._arrive(size, max(old - size, 0))
-        if old < size <= old + _STEP:
-            # In one go; what is not allocated when it is written takes the host longer.
-            _fallocate(self._fd, _FALLOC_KEEP_SIZE, old, size - old)
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise _explain(error, self.name, "grow") from error
+        self._allocated = min(self._allocated, old, size)
+        self._size = size
 
     def sparse(self, offset: int, length: int) -> bool:
         return os.lseek(self._fd, offset, os.SEEK_HOLE) < offset + length
@@ -245,8 +248,16 @@ class FileDevice:
             raise BlockingIOError(errno.EAGAIN, "not in memory")
         return bytes(buffer)
 
+    def _allocate(self, offset: int, end: int) -> None:
+        """Have the host allocate in one go what will be written next; block by block, as it is
+        written, takes longer. What lies before `offset` is left to who writes it."""
+        self._allocated = min(end + _STEP, self._size)
+        _fallocate(self._fd, _FALLOC_KEEP_SIZE, offset, self._allocated - offset)
+
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._arrive(offset, len(data))
+        if offset + len(data) > self._allocated:
+            self._allocate(offset, offset + len(data))
         try:
             done = os.pwrite(self._fd, data, offset)
             if done < len(data):

@@ -14,8 +14,9 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Self
 
@@ -157,10 +158,10 @@ class Engine(ABC):
                 self.io,
                 tree,
                 readonly=True,
-                on_close=lambda: self.versions.close(number),
+                on_close=partial(self.versions.close, number, None),
             )
         except BaseException:
-            self.versions.close(number)
+            self.versions.close(number, None)
             raise
 
     @contextmanager
@@ -171,7 +172,7 @@ class Engine(ABC):
         try:
             yield self.versions.open(number, f"({purpose})")
         finally:
-            self.versions.close(number)
+            self.versions.close(number, None)
 
     @contextmanager
     def pinned(self, purpose: str) -> Iterator[Catalog]:
@@ -179,15 +180,20 @@ class Engine(ABC):
         with self.pinned_version(purpose) as version:
             yield Catalog(version.catalog.fork())
 
-    @contextmanager
-    def still(self) -> Iterator[None]:
-        """No transaction runs meanwhile."""
+    def still(self) -> threading.Lock:
+        """For a `with` block during which no transaction runs, and which calls `begin_still` first.
+
+        It is the lock itself: an interrupt could come between the `__enter__` or `__exit__` of
+        anything else and the block, and would leave it held as long as its traceback is.
+        """
         if self._writes_here():
             raise BusyError("this thread has a transaction open; end it first")
-        with self._writer:
-            self._check_open()
-            self.committer.release_freed()
-            yield
+        return self._writer
+
+    def begin_still(self) -> None:
+        """Let go of what nobody needs any more, and mend what was found damaged."""
+        self._check_open()
+        self.committer.release_freed()
 
     def mend(self) -> bool:
         """Write anew what reads found damaged and a second copy has, durably; False where that is
@@ -195,6 +201,7 @@ class Engine(ABC):
         if self._writes_here():
             return False
         with self.still():
+            self.begin_still()
             return self.mend_still()
 
     def mend_still(self) -> bool:
@@ -278,22 +285,31 @@ class Engine(ABC):
         if self.readonly:
             raise ReadOnlyError(f"{self.path} is open for reading only; open it with 'w'")
         self.check_idle()
-        turn = self._turn(weakref.ref(tx))
-        next(turn)
-        tx.turn = turn
+        tx.turn = self._turn(weakref.ref(tx))
+        next(tx.turn)
         return self.committer.begin()
 
     def _turn(self, tx: weakref.ref[Transaction]) -> Generator[None, None, None]:
         """The right to write, from `next` to `close`. Whatever interrupts its holder, and wherever:
         once nobody refers to the generator any more, it is closed."""
-        with ExitStack() as held:
-            with self._next:
-                held.enter_context(self._writer)
-            self._check_open()
-            if self._closing not in (0, threading.get_ident()):
-                raise ClosedError(f"{self.path}: this store is being closed")
-            self.committer.check_sound()
-            self._writing_ref, self._writing_thread = tx, threading.get_ident()
+        # No ExitStack: an interrupt could come when it has the lock, and not noted that it has.
+        waiting = self._waiting()
+        try:
+            next(waiting)
+            with self._writer:
+                waiting.close()
+                self._check_open()
+                if self._closing not in (0, threading.get_ident()):
+                    raise ClosedError(f"{self.path}: this store is being closed")
+                self.committer.check_sound()
+                self._writing_ref, self._writing_thread = tx, threading.get_ident()
+                yield
+        finally:
+            waiting.close()
+
+    def _waiting(self) -> Generator[None, None, None]:
+        """The place of who has the next turn, from `next` to `close`."""
+        with self._next:
             yield
 
     @property
@@ -366,6 +382,7 @@ class Engine(ABC):
         writing = self._writing
         if writing is not None and not self._writes_elsewhere():
             writing.abort()
+            self.end(writing)  # an interrupt may have come before there was anything to abandon
         with self._writer:
             pass
         try:
@@ -380,7 +397,8 @@ class Engine(ABC):
     def _settle(self) -> None:
         """Leave a checkpoint behind, and the free space to the host."""
         # Who still reads from here on may find other things there, which are no damage.
-        with self.still():  # which mends
+        with self.still():
+            self.begin_still()
             self.committer.mending = False
         self.versions.forget_readers()
         if self.log.records > 1 or self.io.space.slack_at_end() > limits.GROUP_BLOCKS // 8:

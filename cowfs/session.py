@@ -44,9 +44,9 @@ class Session(Protocol):
 class Pin:
     """Keeps a version in place until it is released, or nobody refers to it any more."""
 
-    _on_release: Callable[[], None] | None = None
+    _on_release: Callable[[], object] | None = None
 
-    def __init__(self, on_release: Callable[[], None]) -> None:
+    def __init__(self, on_release: Callable[[], object]) -> None:
         self._on_release = on_release
 
     def release(self) -> None:
@@ -68,7 +68,7 @@ class FixedSession:
         tree: Tree,
         *,
         readonly: bool,
-        on_close: Callable[[], None] | None = None,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         self.name = name
         self.io = io

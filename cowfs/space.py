@@ -345,23 +345,24 @@ class Space:
         return max(1, min(_MANY_RUNS, (self.free - self._floor) * 3 // 4 // blocks))
 
     def _grow(self, blocks: int, written: int, *, log: bool = False) -> tuple[int, int]:
-        """A run of fresh blocks at the end; (0, 0) where the limit is reached.
+        """A run of blocks at the end, most of them fresh; (0, 0) where the limit is reached.
 
         A large transaction grows it in longer steps the longer it becomes, as each has to wait for
         the writes that are under way. The log needs no more than it asks for: trees would fill the
-        rest, and leave it in pieces.
+        rest, and leave it in pieces. What was left over of the step before comes first.
         """
         old = self.total
+        start = old - min(self.slack_at_end(), blocks)
         likely = max(old // 32, written // self.block_size // 4)
-        new = old + (blocks if log else max(blocks, _GROW_STEP, min(likely, 8192)))
+        new = start + (blocks if log else max(blocks, _GROW_STEP, min(likely, 8192)))
         if self.limit:
             new = min(new, self.limit)
-        if new - old < blocks:
+        if new - start < blocks:
             return 0, 0
         if self.device.size() < new * self.block_size:
             self.device.resize(new * self.block_size)
-        self.bitmap.resize(new)
-        return old, blocks
+        self.bitmap.resize(max(old, new))
+        return start, blocks
 
     def write_ahead(self, start: int, length: int) -> None:
         """Have a run written with zeros where the host has not allocated it yet: for the small

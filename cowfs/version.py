@@ -62,6 +62,9 @@ class Versions:
         self.lock = threading.Lock()
         """Held while a reader opens, or a version becomes the newest: both in a few steps."""
         self._readers: dict[int, Reader] = {}
+        self.close = self._readers.pop
+        """Lets go of the version of a reader, given None as well; a second time does nothing. It is
+        the dict's own method: an interrupt can come at the beginning of any other."""
         self.numbers = itertools.count()
         """Of readers. Who opens draws one first, to close it whatever interrupts the opening."""
 
@@ -71,10 +74,6 @@ class Versions:
             version = self.newest
             self._readers[number] = Reader(name, version.txid, time.time())
         return version
-
-    def close(self, number: int) -> None:
-        """Let go of a version; a second time does nothing."""
-        self._readers.pop(number, None)
 
     def readers(self) -> list[Reader]:
         """Open views, oldest first."""

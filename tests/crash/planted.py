@@ -25,6 +25,8 @@ from crashfuzzer.threads import in_thread
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 BUGS: list[Plant] = []
+CONDITIONS: dict[Plant, dict[str, Any]] = {}
+"""What of a `World` is not drawn, for bugs that few worlds can show."""
 SEEDS = 20
 """Workloads within which each must be found."""
 
@@ -395,6 +397,24 @@ def a_torn_second_tail_is_not_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
         return Meddler(device, writes=lambda offset: offset != tail)
 
     at_settling(monkeypatch, spare_the_tail)
+
+
+@bug
+def copies_of_what_overflows_are_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit counts though of what did not fit in its record only the first copies arrived."""
+    monkeypatch.setattr(SecondLog, "runs", lambda self: iter(()))
+
+
+# Many operations to a commit that is not large, two copies of them, and few checkpoints.
+CONDITIONS[copies_of_what_overflows_are_not_proven] = {
+    "metadata_copies": 2,
+    "size": None,
+    "waits": False,
+    "log_records": 12,
+    "unstored_records": 100,
+    "one_flush_limit": 4 << 20,
+    "cache": 1 << 20,
+}
 
 
 @bug

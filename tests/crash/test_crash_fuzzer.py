@@ -38,7 +38,7 @@ def test_a_planted_bug_is_found(plant: planted.Plant, monkeypatch: pytest.Monkey
     plant(monkeypatch)
     with pytest.raises(Failure):
         for seed in range(planted.SEEDS):
-            explore(seed)
+            explore(seed, **planted.CONDITIONS.get(plant, {}))
 
 
 def test_a_failure_is_shortened_to_a_test_that_fails_as_long_as_the_bug_is_there(

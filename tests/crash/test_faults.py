@@ -17,17 +17,21 @@ from typing import Any
 import pytest
 
 import cowfs
+from cowfs import space
 from cowfs.commit import Committer
 from cowfs.engine import Engine
+from cowfs.space import Space
 from cowfs.transaction import Transaction
 from faultfuzzer.device import FaultyDevice
-from faultfuzzer.explore import attempt, faults, interrupt, interrupts, workload
+from faultfuzzer.explore import attempt, bytecodes, faults, interrupt, interrupts, workload
 
 from ..plain import assert_sound, noise
 
 WORKLOADS = range(3)
 INTERRUPTS = 300
 """Lines that are interrupted, of each workload."""
+BYTECODES = 150
+"""Places between two bytecodes at which an error comes, of each workload."""
 
 
 @pytest.mark.parametrize("seed", WORKLOADS)
@@ -43,6 +47,14 @@ def test_every_line_can_be_interrupted(seed: int) -> None:
     chance = random.Random(seed)
     for tracer in chance.sample(interrupts(world, steps, chance), INTERRUPTS):
         interrupt(world, steps, tracer)
+
+
+@pytest.mark.parametrize("seed", WORKLOADS)
+def test_an_interrupt_can_come_between_any_two_bytecodes(seed: int) -> None:
+    world, steps, _ = workload(seed)
+    chance = random.Random(seed)
+    for stepper in chance.sample(bytecodes(world, steps, chance), BYTECODES):
+        interrupt(world, steps, stepper)
 
 
 # --- the checker is checked ---------------------------------------------------------------------
@@ -88,6 +100,25 @@ def test_a_planted_lie_is_found(
     with pytest.raises((AssertionError, cowfs.Error)):
         for fault in faults(calls):
             attempt(world, steps, fault)
+
+
+def test_a_run_that_is_handed_out_before_anybody_knows_of_it_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two bytecodes of one line, where no interrupt of lines comes."""
+    original = Space.take_run
+
+    def take_run(*args: Any, **kwargs: Any) -> tuple[int, ...]:
+        return tuple(original(*args, **kwargs))
+
+    take_run.__code__ = take_run.__code__.replace(co_filename=space.__file__)  # a part of cowfs
+    monkeypatch.setattr(Space, "take_run", take_run)
+    world, steps, _ = workload(0)
+    chance = random.Random(0)
+    with pytest.raises(AssertionError, match="in use, and lost"):
+        for stepper in bytecodes(world, steps, chance):
+            if stepper.point is not None and stepper.point.code is take_run.__code__:
+                interrupt(world, steps, stepper)
 
 
 # --- system calls -------------------------------------------------------------------------------

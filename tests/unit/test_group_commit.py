@@ -26,6 +26,8 @@ import cowfs
 from cowfs import group
 from cowfs._tree import Tree
 from cowfs.device import MemoryDevice
+from faultfuzzer.bytecodes import Stepper
+from faultfuzzer.explore import in_time
 from faultfuzzer.lines import Tracer
 
 from ..devices import device_of
@@ -303,39 +305,68 @@ def test_who_waits_can_be_interrupted_and_keeps_nobody_waiting(scene: Scene, pla
     assert set(scene.data) == PUTS | {b"first"} | (set() if place else {b"there"})
 
 
+class Interrupted:
+    """A change that is interrupted while it leads, or is led, with one before it or behind it."""
+
+    def __init__(self, place: str, tracer: Tracer | Stepper) -> None:
+        self.scene, self.tracer = Scene(), tracer
+        self.others = {b"0", b"1"}
+        changes: list[Callable[[], None]] = [
+            partial(self.scene.data.__setitem__, key, b"value") for key in sorted(self.others)
+        ]
+        changes.insert(0 if place == "leader" else 1, self._change)
+        self.puts = [self.scene.hand_over(change) for change in changes]
+
+    def _change(self) -> None:
+        # Caught here, so that nothing keeps what the interrupt left: a transaction, perhaps.
+        with suppress(self.tracer.error, cowfs.FailedError), self.tracer.watching():
+            self.scene.data[b"interrupted"] = b"value"
+
+    def look(self) -> None:
+        """Only an interrupt while the record is written is final for all, as for a store in
+        general: else nobody waits, and the others have what they were told."""
+        scene = self.scene
+        scene.go_on()
+        for put in self.puts:
+            with suppress(*(() if scene.store.failure is None else (cowfs.FailedError,))):
+                put.finish()
+        if scene.store.failure is None:
+            assert scene.keys_at(-1) >= BEFORE | self.others
+            assert scene.store._group._queue == []
+            scene.data[b"afterwards"] = b"works"
+            assert_sound(scene.store)
+        if not self.tracer.injected:
+            assert scene.keys_at(-1) >= {b"interrupted"}
+
+
 @pytest.mark.parametrize("place", ["leader", "follower"])
 def test_an_interrupt_at_any_line_keeps_nobody_waiting_and_takes_nothing_from_others(
     place: str,
 ) -> None:
-    """Only an interrupt while the record is written is final for all, as for a store in general."""
-    line, others = 0, {b"0", b"1"}
-    while True:
-        scene, tracer = Scene(), Tracer(line)
+    line, interrupted = 0, 1
+    while interrupted:
+        tracer = Tracer(line)
+        Interrupted(place, tracer).look()
+        line, interrupted = line + 1, tracer.injected
+    assert line > 30
 
-        def interrupted(scene: Scene = scene, tracer: Tracer = tracer) -> None:
-            # Caught here, so that nothing keeps what the interrupt left: a transaction, perhaps.
-            with suppress(KeyboardInterrupt, cowfs.FailedError), tracer.watching():
-                scene.data[b"interrupted"] = b"value"
 
-        changes: list[Callable[[], None]] = [
-            partial(scene.data.__setitem__, key, b"value") for key in sorted(others)
-        ]
-        changes.insert(0 if place == "leader" else 1, interrupted)
-        puts = [scene.hand_over(change) for change in changes]
-        scene.go_on()
-        for put in puts:
-            with suppress(*(() if scene.store.failure is None else (cowfs.FailedError,))):
-                put.finish()
-        if scene.store.failure is None:
-            assert scene.keys_at(-1) >= BEFORE | others
-            assert scene.store._group._queue == []
-            scene.data[b"afterwards"] = b"works"
-            assert_sound(scene.store)
-        if not tracer.injected:
-            assert scene.keys_at(-1) >= {b"interrupted"}
-            assert line > 30
-            break
-        line += 1
+@pytest.mark.parametrize("place", ["leader", "follower"])
+def test_an_interrupt_between_any_two_bytecodes_keeps_nobody_waiting(place: str) -> None:
+    every = Stepper()
+    Interrupted(place, every).look()
+    points = [
+        (point, passes)
+        for point, times in every.reached.items()
+        for passes in {0, times - 1}
+        if point.code.co_filename == group.__file__
+    ]
+    assert len(points) > 20
+    for point, passes in points:
+        stepper = Stepper(point, passes)
+        with in_time():
+            Interrupted(place, stepper).look()
+        assert stepper.injected
 
 
 def test_who_has_a_transaction_open_does_not_wait_for_a_group_that_waits_for_it(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import dis
 import random
-import sys
 from collections.abc import Callable, Iterator
-from itertools import pairwise
-from types import CodeType, FrameType
-from typing import Any
 
 import pytest
 
 import cowfs
 from cowfs import limits
-from cowfs import space as space_module
 from cowfs.device import MemoryDevice
 from cowfs.space import Space
+from faultfuzzer.bytecodes import Stepper
 
 from ..conftest import MakeStore
 from ..devices import FailingDevice
@@ -46,62 +41,47 @@ def test_a_run_that_was_kept_for_the_log_changes_its_group_when_it_is_used() -> 
     assert list(space.bitmap.clean()) == [1]
 
 
-@pytest.mark.parametrize("step", ["release", "retire"])
+def kept_and_retired() -> Space:
+    """Runs are kept for the log, and others wait to be."""
+    space = Space(MemoryDevice(), 4096, 3 * limits.GROUP_BLOCKS, 0)
+    for start, length in ((100, 64), (200, 8), (300, 4), (400, 32)):
+        space.bitmap.set(start, length)
+    space.keep_for_log(100, 64)
+    space.keep_for_log(200, 8)
+    space.retire(1, [(300, 4), (400, 32)])
+    return space
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda space: space.take_run(1, 0),
+        lambda space: space.take_run(1, 0, log=True),
+        lambda space: space.take_run(100, 0, log=True),
+        lambda space: space.take_twin_run(1, 0, 300),
+        lambda space: space.release_log(),
+        lambda space: space.release(1, 1, 1),
+    ],
+    ids=["take", "take kept", "take for the log", "take for copies", "release log", "release"],
+)
 def test_an_interrupt_leaves_no_run_both_free_and_kept_for_the_log_and_loses_none(
-    step: str,
+    act: Callable[[Space], object],
 ) -> None:
     """Where a call returns, the interpreter looks for signals, in the midst of a line, too."""
-    call, interrupted = 0, True
-    while interrupted:
-        space = Space(MemoryDevice(), 4096, 3 * limits.GROUP_BLOCKS, 0)
-        used = space.used
-        for start, length in ((100, 64), (200, 8), (300, 4), (400, 32)):
-            space.bitmap.set(start, length)
-        space.keep_for_log(100, 64)
-        space.keep_for_log(200, 8)
-        space.retire(1, [(300, 4), (400, 32)])
-        act = space.release_log if step == "release" else lambda s=space: s.release(1, 1, 1)
-        interrupted = _interrupted_after_call(act, call)
+    every, space = Stepper(), kept_and_retired()
+    with every.watching():
+        act(space)
+    fixed = Space(MemoryDevice(), 4096, 3 * limits.GROUP_BLOCKS, 0).used
+    points = [(point, passes) for point, n in every.reached.items() for passes in range(n)]
+    assert len(points) > 5
+    for point, passes in points:
+        space, stepper = kept_and_retired(), Stepper(point, passes)
+        with pytest.raises(point.error), stepper.watching():
+            act(space)
         space.release(1, 1, 1)  # as each transaction begins
-        assert space.used == used + sum(length for _, length in space.kept)
-        assert all(space.bitmap.test(start) for start, _ in space.kept)
-        call += 1
-    assert call > 5
-
-
-def _interrupted_after_call(act: Callable[[], object], number: int) -> bool:
-    """Have the `number`th call that functions of the space layer make end with KeyboardInterrupt;
-    False where there are not so many."""
-    returned: dict[CodeType, set[int]] = {}
-    calls = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal calls
-        code = frame.f_code
-        if code.co_filename != space_module.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        if code not in returned:
-            steps = list(dis.get_instructions(code))
-            returned[code] = {
-                after.offset
-                for step, after in pairwise(steps)
-                if step.opname in ("CALL", "CALL_FUNCTION_EX")
-            }
-        if event == "opcode" and frame.f_lasti in returned[code]:
-            calls += 1
-            if calls == number + 1:
-                raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        act()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(None)
-    return False
+        kept = space.kept
+        assert space.used == fixed + sum(length for _, length in kept), str(stepper)
+        assert all(space.bitmap.count(at, at + length) == length for at, length in kept)
 
 
 def test_a_load_whose_input_writes_elsewhere_loses_nothing(make_store: MakeStore) -> None:

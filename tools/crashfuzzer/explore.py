@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from .case import Case, Crash
 from .device import RecordingDevice
@@ -34,13 +35,14 @@ class Failure(Exception):
         self.case = case
 
 
-def explore(seed: int) -> int:
-    """Run the workload of a seed, and its crash states; how many of them were distinct.
+def explore(seed: int, **conditions: Any) -> int:
+    """Run the workload of a seed, and its crash states; how many of them were distinct. What is
+    given of the fields of its `World` is not drawn.
 
     Raises Failure.
     """
     chance = random.Random(seed)
-    world = World.random(seed)
+    world = replace(World.random(seed), **conditions)
     with world.entered():
         search = _Search(world, chance)
         for _ in range(STEPS):

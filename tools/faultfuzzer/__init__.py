@@ -7,6 +7,7 @@ must not have lied, must be as it was before or refuse writes, and must be sound
 In the order in which to read them:
 
 - `device.py`: a device on which the n-th I/O goes wrong. `lines.py`: the same for lines of cowfs.
+- `bytecodes.py`: the same between two bytecodes, only where an interrupt can really come.
 - `trial.py`: one workload with one fault, and the verdict. `explore.py`: all faults of a workload.
 - `__main__.py`: many workloads on all cores, and how often what was injected.
 """

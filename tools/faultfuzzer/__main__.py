@@ -35,7 +35,8 @@ from .explore import Tally, explore
     help="Processes.",
 )
 def main(minutes: float, seed: int | None, workloads: int | None, jobs: int) -> None:
-    """Let each I/O of random workloads fail in each way, and interrupt each line that they reach.
+    """Let each I/O of random workloads fail in each way, and interrupt each line that they reach,
+    and each bytecode at which Ctrl-C can come, or memory run out.
 
     A workload a seed. Ends at the first thing that is wrong, with exit code 1; else it prints how
     often what was injected, and what came of it.

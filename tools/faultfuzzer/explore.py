@@ -5,6 +5,7 @@ go wrong, and then once for each of them.
 from __future__ import annotations
 
 import random
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from dataclasses import dataclass, field
 
 import cowfs
 from crashfuzzer.generator import random_step
+from crashfuzzer.judge import Wrong
 from crashfuzzer.run import Run
 from crashfuzzer.steps import Cut, Kill, Step
 from crashfuzzer.world import World
 
+from .bytecodes import Stepper
 from .device import KINDS, Fault, FaultyDevice, Kind
 from .lines import Tracer
 from .trial import Injector, Trial
@@ -25,6 +28,8 @@ STEPS = 12
 BURSTS = (1, 4, 1 << 30)
 """I/Os that go wrong in a row: one, some, and all of them until the image is opened anew."""
 
+_LONG = 60
+"""Seconds that a workload never takes: a hundredth of it, and less."""
 _ERRORS = (KeyboardInterrupt, MemoryError)
 
 
@@ -74,8 +79,11 @@ def explore(seed: int) -> Tally:
     tally = Tally()
     for fault in faults(calls):
         tally.add(attempt(world, steps, fault))
-    for tracer in interrupts(world, steps, random.Random(seed)):
+    chance = random.Random(seed)
+    for tracer in interrupts(world, steps, chance):
         tally.add(interrupt(world, steps, tracer))
+    for stepper in bytecodes(world, steps, chance):
+        tally.add(interrupt(world, steps, stepper))
     return tally
 
 
@@ -90,6 +98,18 @@ def interrupts(world: World, steps: tuple[Step, ...], chance: random.Random) -> 
             (numbers[0], chance.choice(_ERRORS)),
             (chance.choice(numbers), chance.choice(_ERRORS)),
         )
+    ]
+
+
+def bytecodes(world: World, steps: tuple[Step, ...], chance: random.Random) -> list[Stepper]:
+    """Each place in cowfs where Ctrl-C can come, or memory can run out, between two bytecodes: the
+    first time that it is reached, and at another one."""
+    stepper = Stepper()
+    interrupt(world, steps, stepper)
+    return [
+        Stepper(point, passes)
+        for point, times in stepper.reached.items()
+        for passes in sorted({0, chance.randrange(times)})
     ]
 
 
@@ -122,16 +142,32 @@ def attempt(world: World, steps: tuple[Step, ...], fault: Fault) -> Tally:
     )
 
 
-def interrupt(world: World, steps: tuple[Step, ...], tracer: Tracer) -> Tally:
-    """One workload that is interrupted at a line."""
+def interrupt(world: World, steps: tuple[Step, ...], tracer: Tracer | Stepper) -> Tally:
+    """One workload that is interrupted at a line, or between two bytecodes."""
     injector = Injector(tracer.watching, lambda: tracer.injected, (tracer.error, cowfs.FailedError))
     try:
-        with world.entered():
-            outcomes = Trial(world, FaultyDevice(world.turns()), injector, tracer.first).take(steps)
+        with world.entered(), in_time():
+            outcomes = Trial(world, FaultyDevice(world.turns()), injector, tracer.seed).take(steps)
     except Exception as error:
-        error.add_note(f"with {tracer.error.__name__} at line number {tracer.first}")
+        error.add_note(f"with {tracer}")
         raise
     return Tally(
-        Counter({("line", tracer.error.__name__): tracer.injected}),
+        Counter({(tracer.unit, tracer.error.__name__): tracer.injected}),
         Counter(outcome.value for outcome in outcomes),
     )
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Wrong where it takes so long that it must be waiting for itself."""
+
+    def late(*_: object) -> None:
+        raise Wrong("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(_LONG)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

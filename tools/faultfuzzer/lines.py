@@ -1,5 +1,8 @@
 """Interrupts the program at any line of cowfs: Ctrl-C may come there, and memory may run out.
 
+What comes in the midst of a line is the business of `bytecodes.py`, which knows how the interpreter
+of today works. This module does not: it interrupts where another one might.
+
 A tracer counts the lines of cowfs as they are reached, and raises an exception at one of them.
 Lines with `with`, `try`, `except` and `finally` are passed over. The interpreter looks for signals
 where calls end and functions begin, hence neither there, nor on the way from a block to the exit of
@@ -23,7 +26,7 @@ import cowfs
 from cowfs.device import FileDevice
 from cowfs.session import Pin
 
-_PACKAGE = str(Path(cowfs.__file__).parent)
+PACKAGE = str(Path(cowfs.__file__).parent)
 _DESTRUCTORS = {
     method.__code__ for method in (Pin.release, cowfs.Transaction.__del__, FileDevice.__del__)
 }
@@ -37,6 +40,8 @@ Line = tuple[CodeType, int]
 class Tracer:
     """Counts lines while `watching`, and at number `first` raises `error`."""
 
+    unit = "line"
+
     def __init__(self, first: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.first = first
         self.error = error
@@ -44,6 +49,14 @@ class Tracer:
         self.reached = 0
         self.places: dict[Line, list[int]] = {}
         """For each line, when it was reached; noted only if nothing is to be raised."""
+
+    def __str__(self) -> str:
+        return f"{self.error.__name__} at line number {self.first}"
+
+    @property
+    def seed(self) -> int:
+        """Of what follows."""
+        return self.first
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -55,7 +68,7 @@ class Tracer:
             sys.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if event == "call" and not frame.f_code.co_filename.startswith(_PACKAGE):
+        if event == "call" and not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         if event == "line":
             self._reach(frame)
@@ -74,11 +87,14 @@ class Tracer:
 def _can_be_interrupted(frame: FrameType) -> bool:
     """Whether an exception may come at the line that it is about to run."""
     source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    if source.lstrip().startswith(_NEVER):
-        return False
+    return not source.lstrip().startswith(_NEVER) and not in_destructor(frame)
+
+
+def in_destructor(frame: FrameType) -> bool:
+    """Whether it runs because nobody refers to an object any more."""
     caller: FrameType | None = frame
     while caller is not None:
         if caller.f_code in _DESTRUCTORS:
-            return False
+            return True
         caller = caller.f_back
-    return True
+    return False

@@ -27,6 +27,8 @@ from crashfuzzer.world import World
 
 from .device import FaultyDevice
 
+_CLOSING = 0.3
+"""The part of trials in which an interrupt ends the program."""
 _CUTS = 2
 """Power cuts, drawn at random, that may follow a fault."""
 
@@ -58,6 +60,9 @@ class Trial:
         self.device = device
         self.injector = injector
         self.chance = random.Random(seed)
+        self.closes = self.chance.random() < _CLOSING
+        """Whether an interrupt ends the program: the store is closed while the error is handled,
+        and what it refers to is still there, as behind `with cowfs.open(...)`."""
         self.outcomes: list[Outcome] = []
         """Of the steps in which something went wrong."""
 
@@ -67,6 +72,8 @@ class Trial:
             self.do(step)
         self.run.drop_views()
         verify(self.run.store, [self.run.model])
+        if self.run.store.readers():
+            raise Wrong(f"space is held for views that nobody has: {self.run.store.readers()}")
         self._power_cuts()
         return self.outcomes
 
@@ -81,9 +88,11 @@ class Trial:
                 if self.injector.injected() == before:
                     raise
                 error = type(caught)  # what it refers to goes, as behind any `except`
+                if self._ends(error):
+                    self.run.store.close()
             if self.injector.injected() == before:
                 return
-            if not isinstance(step, Reopen):
+            if not isinstance(step, Reopen) and not self._ends(error):
                 self._look_while_it_goes_wrong()
         self.outcomes.append(self._judge(step, error, in_flight=len(self.run.states) > known))
 
@@ -100,10 +109,10 @@ class Trial:
 
     def _judge(self, step: Step, error: type[BaseException] | None, *, in_flight: bool) -> Outcome:
         run = self.run
-        if isinstance(step, Reopen):
-            if error is None:
-                verify(run.store, [run.model])
-                return Outcome.UNHARMED
+        if isinstance(step, Reopen) and error is None:
+            verify(run.store, [run.model])
+            return Outcome.UNHARMED
+        if isinstance(step, Reopen) or self._ends(error):
             self._reopen()
             return Outcome.REOPENED
         if run.store.failure is not None:
@@ -127,6 +136,10 @@ class Trial:
         verify(run.store, [run.model])
         return Outcome.FAILED
 
+    def _ends(self, error: type[BaseException] | None) -> bool:
+        """Whether the program ends with an error."""
+        return self.closes and error in (KeyboardInterrupt, MemoryError)
+
     def _possible(self) -> tuple[PlainStore, ...]:
         """The states that may be found: the newest that is durable, and all after it."""
         marks = (entry for entry in self.device.log if isinstance(entry, Mark) and entry.durable)
@@ -138,6 +151,7 @@ class Trial:
         if not any(holds(contents(run.store), state) for state in self._possible()):
             raise Wrong("a store that failed shows what never was")
         run.drop_views()
+        run.store.committer.join()  # its thread ends what it began before
         written = len(self.device.log)
         try:
             run.store.transaction().abort()
