@@ -30,7 +30,7 @@ cdef class Bits:
         self.dirty = bytearray()
         self.longest = []
 
-    cpdef Py_ssize_t change(self, Py_ssize_t start, Py_ssize_t length, bint on) except -1:
+    cdef Py_ssize_t change(self, Py_ssize_t start, Py_ssize_t length, bint on) except -1:
         """Set or clear a range; the number of bits that changed."""
         cdef Py_ssize_t changed = 0, stop = start + length, take, group
         cdef uint64_t mask, flipped, inverted = ~<uint64_t>0 if on else 0
@@ -52,6 +52,14 @@ cdef class Bits:
         self.used += changed if on else -changed
         return changed
 
+    def set(self, Py_ssize_t start, Py_ssize_t length):
+        """Set a range; how many of its bits were clear."""
+        return self.change(start, length, True)
+
+    def clear(self, Py_ssize_t start, Py_ssize_t length):
+        """Clear a range; how many of its bits were set."""
+        return self.change(start, length, False)
+
     def change_packed(self, bytes packed, bint on):
         """Set or clear ranges given as words `start << 16 | length`; how many bits changed."""
         cdef Py_ssize_t i, total = 0
@@ -61,9 +69,17 @@ cdef class Bits:
             total += self.change(word >> 16, word & 0xFFFF, on)
         return total
 
-    def next(self, Py_ssize_t at, bint on):
-        """The first bit from `at` on that is set (`on`) or clear, or `size`."""
-        return next_bit(data_of(self), at, self.size, on)
+    def test(self, Py_ssize_t at):
+        """Whether a bit is set."""
+        return 0 <= at < self.size and bool(data_of(self)[at >> 6] >> (at & 63) & 1)
+
+    def next_set(self, Py_ssize_t at):
+        """The first set bit from `at` on, or `size`."""
+        return next_bit(data_of(self), at, self.size, True)
+
+    def next_clear(self, Py_ssize_t at):
+        """The first clear bit from `at` on, or `size`."""
+        return next_bit(data_of(self), at, self.size, False)
 
     def find(self, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t goal):
         """(position, length) of the first clear run of `goal` bits in start .. stop - 1, or of the

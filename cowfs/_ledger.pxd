@@ -9,6 +9,7 @@ cdef enum:
 
 cdef class Operations:
     cdef readonly bytearray data
+    cdef readonly Py_ssize_t size
     cdef uint64_t tree
     cdef readonly Py_ssize_t count
     cdef readonly bint whole

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 class Operations:
     data: bytearray
+    size: int
     count: int
     whole: bool
     def give_up(self) -> None: ...

@@ -7,9 +7,7 @@ abandoning it means dropping the ledger. Transactions that were committed as ope
 trees are not stored yet, have theirs gathered in one ledger, which that of the next lies on top of.
 """
 
-from cpython.bytearray cimport (
-    PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE, PyByteArray_Resize,
-)
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
@@ -22,8 +20,8 @@ cdef enum:
 
 
 cdef class Operations:
-    """What a transaction did, as puts and deletes that can be done again: `data` as it is stored, of
-    which `format.unpack_operations` is the way back.
+    """What a transaction did, as puts and deletes that can be done again; `format.unpack_operations`
+    is the way back from the first `size` bytes of `data`.
 
     `whole` is False from the moment on when it did something that is not among them, or more than
     `MAX_OPERATIONS` bytes of it: then only its trees tell what it did.
@@ -31,7 +29,7 @@ cdef class Operations:
 
     def __cinit__(self):
         self.whole = True
-        self.data = no_bytes()
+        self.data = bytearray()
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1:
         """Note an operation that was done on the tree with that id."""
@@ -46,16 +44,18 @@ cdef class Operations:
             self.give_up()  # the tree has it all the same
             return 0
         self.count += 1
-        if PyByteArray_GET_SIZE(self.data) > MAX_OPERATIONS:
+        if self.size > MAX_OPERATIONS:
             self.give_up()
         return 0
 
     cdef int append(self, int operation, bytes key, bytes value) except -1:
-        cdef Py_ssize_t size = PyByteArray_GET_SIZE(self.data)
         cdef Py_ssize_t klen = PyBytes_GET_SIZE(key), vlen = PyBytes_GET_SIZE(value)
+        cdef Py_ssize_t start = self.size
         cdef uint8_t* to
-        PyByteArray_Resize(self.data, size + OP_SIZE + klen + vlen)
-        to = <uint8_t*>PyByteArray_AS_STRING(self.data) + size
+        self.size += OP_SIZE + klen + vlen
+        if self.size > PyByteArray_GET_SIZE(self.data):
+            PyByteArray_Resize(self.data, 2 * self.size)
+        to = <uint8_t*>PyByteArray_AS_STRING(self.data) + start
         put16(to, <uint16_t>operation)
         put16(to + 2, <uint16_t>klen)
         put16(to + 4, <uint16_t>vlen)
@@ -66,7 +66,8 @@ cdef class Operations:
     cpdef void give_up(self):
         """Note no more: what this transaction did is no list of operations."""
         self.whole = False
-        self.data = no_bytes()
+        self.size = 0
+        self.data = bytearray()
 
 
 cdef class Ledger:
@@ -93,8 +94,8 @@ cdef class Ledger:
         self.shared = shared
         self.counts = {}
         self.block_size = block_size
-        self.freed = no_bytes()
-        self.own_freed = no_bytes()
+        self.freed = bytearray()
+        self.own_freed = bytearray()
         self.dropped = []
         self.dirty_limit = 1 << 62
 
@@ -157,10 +158,6 @@ cdef class Ledger:
                 words[n] = entries[2 * i]
                 n += 1
         return found[:8 * n]
-
-
-cdef bytearray no_bytes():
-    return PyByteArray_FromStringAndSize(NULL, 0)
 
 
 cdef int append(bytearray data, const void* more, Py_ssize_t length) except -1:

@@ -111,17 +111,11 @@ cdef inline void keep_budget(Cache cache):
 # A cell: lengths of key and value, the kind of value in the upper bits of the first, key, value.
 
 cdef inline Slice key_of(const uint8_t* cell) noexcept:
-    cdef Slice key
-    key.at = cell + CELL_HEADER
-    key.length = u16(cell) & 0x3FFF
-    return key
+    return Slice(cell + CELL_HEADER, u16(cell) & 0x3FFF)
 
 
 cdef inline Slice value_of(const uint8_t* cell) noexcept:
-    cdef Slice value
-    value.at = cell + CELL_HEADER + (u16(cell) & 0x3FFF)
-    value.length = u16(cell + 2)
-    return value
+    return Slice(cell + CELL_HEADER + (u16(cell) & 0x3FFF), u16(cell + 2))
 
 
 cdef inline int kind_of(const uint8_t* cell) noexcept:

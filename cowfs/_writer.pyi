@@ -5,7 +5,8 @@ from .device import Device
 from .space import Space
 
 class Stream:
-    rest: tuple[int, int]
+    cursor: int
+    end: int
     head: int
     fill: int
     in_log: bool

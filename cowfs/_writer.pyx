@@ -44,8 +44,8 @@ cdef class Stream:
     transaction. `in_log` tells that the run is of those kept for the log.
     """
 
-    cdef uint64_t cursor
-    cdef uint64_t end
+    cdef readonly uint64_t cursor
+    cdef readonly uint64_t end
     cdef uint64_t segment
     cdef uint64_t buffered
     cdef uint64_t sealed
@@ -57,11 +57,6 @@ cdef class Stream:
     def __init__(self, Py_ssize_t head):
         self.head = self.fill = head
         self.buffer = bytearray(head + BUFFER)
-
-    @property
-    def rest(self):
-        """(block, blocks) of what is left of the run, at one moment: other threads ask, too."""
-        return self.cursor, self.end - self.cursor
 
     cdef void restart(self) noexcept:
         """Have nothing buffered, and no segment under way."""
@@ -188,7 +183,7 @@ cdef class RunWriter:
         if self.twins is not None:
             self.twins.drain(self)
         if first.buffered == self.record_block + 1 and first.fill > first.head:
-            first.buffer[:first.head] = record
+            memcpy(PyByteArray_AS_STRING(first.buffer), slice_of(record).at, first.head)
             self.device.write(
                 self.record_block * self.block_size, memoryview(first.buffer)[:first.fill])
         else:
@@ -257,9 +252,7 @@ cdef class RunWriter:
 
     def write(self, const uint8_t[::1] data):
         """Place the bytes of a record in one run; returns their first block."""
-        cdef Slice whole
-        whole.at = &data[0]
-        whole.length = <int>data.shape[0]
+        cdef Slice whole = Slice(&data[0], <int>data.shape[0])
         self.take(self.blocks_of(whole.length))
         return self.place(self.first, whole)
 

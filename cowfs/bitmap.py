@@ -34,26 +34,6 @@ class Bitmap(Bits):
         self.dirty.extend(b"\1" * (groups - len(self.dirty)))
         self.size = size
 
-    def set(self, start: int, length: int) -> int:
-        """Set a range; how many of its bits were clear."""
-        return self.change(start, length, True)
-
-    def clear(self, start: int, length: int) -> int:
-        """Clear a range; how many of its bits were set."""
-        return self.change(start, length, False)
-
-    def test(self, at: int) -> bool:
-        """Whether a bit is set."""
-        return 0 <= at < self.size and bool(self.words[at >> 3] >> (at & 7) & 1)
-
-    def next_set(self, at: int) -> int:
-        """The first set bit from `at` on, or `size`."""
-        return self.next(at, True)
-
-    def next_clear(self, at: int) -> int:
-        """The first clear bit from `at` on, or `size`."""
-        return self.next(at, False)
-
     def set_packed(self, packed: bytes) -> int:
         """Set ranges given as words `start << 16 | length`; how many of their bits were clear."""
         return self.change_packed(packed, True)

@@ -189,8 +189,8 @@ class Committer:
             and not tx.changed_otherwise
             and self._unstored_records < limits.UNSTORED_RECORDS
             and self._unstored_count + operations.count <= limits.UNSTORED_OPERATIONS
-            and self._unstored_bytes + len(operations.data) <= limits.UNSTORED_BYTES
-            and len(operations.data) <= _OVERFLOW_EXTENTS * self.io.record_size(total=1)
+            and self._unstored_bytes + operations.size <= limits.UNSTORED_BYTES
+            and operations.size <= _OVERFLOW_EXTENTS * self.io.record_size(total=1)
             and self.io.cache.dirty.bytes <= self.dirty_limit
             and self._can_be_stored()
         )
@@ -208,7 +208,7 @@ class Committer:
         tx.prepare_space()
         self.io.writer.enter_log()
         operations = tx.ledger.operations
-        packed, overflow = bytes(operations.data), []
+        packed, overflow = bytes(operations.data[: operations.size]), []
         if len(packed) > self.io.block_size - _RECORD_REST:
             packed, overflow = b"", self._write_overflow(packed, limits.RECORD_SIZE)
         record = self._record(tx, FLAG_OPERATIONS, packed, overflow)
@@ -216,7 +216,7 @@ class Committer:
         heads = {**self.versions.newest.heads, **tx.changed_trees()}
         self._unstored_records += 1
         self._unstored_count += operations.count
-        self._unstored_bytes += len(operations.data)
+        self._unstored_bytes += operations.size
         self._write(tx, record, data, heads, self.space_tree)
 
     # --- by its trees ---------------------------------------------------------------------------

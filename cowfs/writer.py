@@ -28,7 +28,8 @@ class BlockWriter(RunWriter):
     @property
     def unplaced(self) -> list[tuple[int, int]]:
         """(block, blocks) of what is left of the current runs."""
-        return [stream.rest for stream in self.streams]
+        # Both of a run are of one moment: the interpreter changes threads where it calls or loops.
+        return [(run.cursor, run.end - run.cursor) for run in self.streams]
 
     def close_segment(self) -> None:
         """Put the blocks placed since the last call on the list of segments."""

@@ -155,6 +155,7 @@ def test_resizing_can_be_interrupted_and_done_again(size: int) -> None:
         groups = -(-bitmap.size // GROUP)
         assert len(bitmap.words) >= groups * GROUP // 8
         assert min(len(bitmap.dirty), len(bitmap.longest)) >= groups
+        assert max(bitmap.clean(), default=-1) < groups
         bitmap.resize(size)
         assert bitmap.size == size and bitmap.used == min(size, 300)
         assert bitmap.search(0, 1) == ((300, 1) if size > 300 else (0, 0))
