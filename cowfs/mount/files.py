@@ -283,10 +283,9 @@ class Files:
 
     def read(self, nodeid: int, handle: int, offset: int, length: int) -> bytes:
         dataset, number = self._where(nodeid)
-        nodes = self._gathering.read(dataset)
-        data = nodes.blob(number).pread(length, offset)
+        data = self._gathering.content(dataset, number).pread(length, offset)
         if dataset == self._name and self._snapshots is not None:
-            inode = nodes.get(number)
+            inode = self._gathering.read(dataset).get(number)
             if access_is_due(inode, time.time_ns()) and not self._gathering.store.readonly:
                 self._write(number).note_access(number)
         return data

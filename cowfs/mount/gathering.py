@@ -78,6 +78,8 @@ class Gathering:
         """Whether the request in progress is to be committed by itself."""
         self._content: _Content | None = None
         """The file that was written to last, if nothing else was asked for since."""
+        self._read: _Read | None = None
+        """The file that was read last."""
         self._handles = 0
         self._lost = 0
         """The newest handle that there was when changes were lost."""
@@ -119,6 +121,15 @@ class Gathering:
         """The files of a dataset (or snapshot) as they are, with all that was gathered."""
         self._store_content()
         return self._find(name)
+
+    def content(self, dataset: str, number: int) -> Blob:
+        """What a file holds, to read: the same as long as nothing has changed, so that its tree of
+        records is not looked up for each piece."""
+        nodes = self.read(dataset)
+        last, version = self._read, nodes.tree.version
+        if last is None or (last.nodes, last.number, last.version) != (nodes, number, version):
+            last = self._read = _Read(nodes, number, version, nodes.blob(number))
+        return last.blob
 
     def write(self, dataset: str, number: int, name: bytes = b"", size: int = 0) -> Inodes:
         """The files of a dataset, to change one of them, or what a directory has under a name;
@@ -289,6 +300,7 @@ class Gathering:
         for fs, _ in self._nodes.values():
             fs.close()
         self._nodes.clear()
+        self._read = None
 
 
 class _Content(NamedTuple):
@@ -302,3 +314,13 @@ class _Content(NamedTuple):
 def _nodes(fs: FS) -> tuple[FS, Inodes]:
     with fs.reading() as nodes:
         return fs, nodes
+
+
+class _Read(NamedTuple):
+    """A file that is being read."""
+
+    nodes: Inodes
+    number: int
+    version: int
+    """Of the tree that the files are in."""
+    blob: Blob
