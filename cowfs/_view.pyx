@@ -16,7 +16,6 @@ from cowfs._node cimport (
     HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF, Cache, Node,
     Summary, keep_budget, key_of, kind_of, sound_ref, value_of,
 )
-from cowfs._pointer cimport logical_of
 
 from cowfs.errors import ClosedError, CorruptionError, KeyTypeError, UsageError
 
@@ -266,9 +265,8 @@ cdef int read_node(Node node, source, int node_size, str label) except -1:
     """Fill an empty node from the device; it may be that another thread has meanwhile."""
     if node.level > MAX_DEPTH - 2:
         raise CorruptionError(label, node.block, f"a node of level {node.level}")
-    if logical_of(<uint8_t*>&node.at) > <uint32_t>node_size:
-        raise CorruptionError(
-            label, node.block, f"a node of {logical_of(<uint8_t*>&node.at)} bytes")
+    if node.at.logical > node_size:
+        raise CorruptionError(label, node.block, f"a node of {node.at.logical} bytes")
     page = source.read(node.pointer(), label)
     if node.p == NULL:
         problem = node.attach(page, source.total_blocks, source.block_size, node_size)

@@ -77,7 +77,7 @@ cdef class Stream:
         self.segment = self.cursor
         return 0
 
-    cpdef int seal(self, RunWriter writer) except -1:
+    cdef int seal(self, RunWriter writer) except -1:
         """List what is buffered in `runs`, with its checksum."""
         cdef Py_ssize_t length = self.fill - self.head
         if length and writer.proving and self.sealed != self.buffered:
@@ -176,6 +176,12 @@ cdef class RunWriter:
         self.first.cursor += 1
         self.first.segment = self.first.cursor
         return self.next_record
+
+    def seal(self):
+        """List what is buffered in `runs`, with its checksum."""
+        cdef Stream stream
+        for stream in self.streams:
+            stream.seal(self)
 
     def write_record(self, bytes record):
         """Write the commit record (one block) and all that is still buffered."""

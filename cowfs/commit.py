@@ -206,10 +206,10 @@ class Committer:
     def commit_operations(self, tx: Transaction) -> None:
         """The small commit: the record, and what does not fit in it right behind."""
         tx.prepare_space()
-        self.io.writer.enter_log()
         operations = tx.ledger.operations
         packed, overflow = bytes(operations.data[: operations.size]), []
         if len(packed) > self.io.block_size - _RECORD_REST:
+            self.io.writer.enter_log()  # what overflows is of the log, as the record is
             packed, overflow = b"", self._write_overflow(packed, limits.RECORD_SIZE)
         record = self._record(tx, FLAG_OPERATIONS, packed, overflow)
         data = self._proven(record, flush_first=False)

@@ -36,11 +36,6 @@ class BlockWriter(RunWriter):
         for stream in self.streams:
             stream.end_segment(self)
 
-    def seal(self) -> None:
-        """List what is buffered in `runs`, with its checksum."""
-        for stream in self.streams:
-            stream.seal(self)
-
     def drain(self) -> None:
         """Write all that is buffered to the device."""
         for stream in self.streams:
