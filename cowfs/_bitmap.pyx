@@ -14,39 +14,21 @@ cdef extern from *:
 
 
 cdef class Bits:
-    """`size` bits, all clear at first; `used` of them are set. `dirty` has a byte for each group, set
-    when bits change. `longest` has the length of run that each group may have room for."""
+    """`size` bits, none at first; `used` of them are set. `dirty` has a byte for each group, set when
+    bits change. `longest` has the length of run that each group may have room for."""
 
     cdef readonly bytearray words
-    cdef readonly Py_ssize_t size
+    cdef public Py_ssize_t size
     cdef public Py_ssize_t used
     cdef readonly Py_ssize_t group_blocks
     cdef readonly bytearray dirty
     cdef readonly list longest
 
-    def __init__(self, Py_ssize_t size, Py_ssize_t group_blocks):
+    def __init__(self, Py_ssize_t group_blocks):
         self.group_blocks = group_blocks
         self.words = bytearray()
         self.dirty = bytearray()
         self.longest = []
-        self.resize(size)
-
-    def resize(self, Py_ssize_t size):
-        """Grow: new bits are clear, and their groups changed. Shrink: the bits beyond are forgotten."""
-        cdef Py_ssize_t groups = (size + self.group_blocks - 1) // self.group_blocks
-        cdef Py_ssize_t length = groups * self.group_blocks // 8
-        if length < len(self.words):
-            self.change(8 * length, self.size - 8 * length, False)
-            del self.words[length:]
-            del self.dirty[groups:]
-            del self.longest[groups:]
-        else:
-            self.words.extend(bytes(length - len(self.words)))
-            self.dirty.extend(b"\1" * (groups - len(self.dirty)))
-            if self.longest:
-                self.longest[len(self.longest) - 1] = self.group_blocks
-            self.longest.extend([self.group_blocks] * (groups - len(self.longest)))
-        self.size = size
 
     cdef Py_ssize_t change(self, Py_ssize_t start, Py_ssize_t length, bint on) except -1:
         """Set or clear a range; the number of bits that changed."""
@@ -78,18 +60,14 @@ cdef class Bits:
         """Clear a range; how many of its bits were set."""
         return self.change(start, length, False)
 
-    def set_packed(self, bytes packed, bint on=True):
-        """Set ranges given as words `start << 16 | length`; how many bits were clear."""
+    def change_packed(self, bytes packed, bint on):
+        """Set or clear ranges given as words `start << 16 | length`; how many bits changed."""
         cdef Py_ssize_t i, total = 0
         cdef uint64_t word
         for i in range(PyBytes_GET_SIZE(packed) // 8):
             word = (<const uint64_t*>PyBytes_AS_STRING(packed))[i]
             total += self.change(word >> 16, word & 0xFFFF, on)
         return total
-
-    def clear_packed(self, bytes packed):
-        """Clear ranges given as words `start << 16 | length`; how many bits were set."""
-        return self.set_packed(packed, False)
 
     def test(self, Py_ssize_t at):
         """Whether a bit is set."""

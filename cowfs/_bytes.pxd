@@ -37,10 +37,7 @@ cdef struct Slice:
 
 
 cdef inline Slice slice_of(bytes data) noexcept:
-    cdef Slice result
-    result.at = <const uint8_t*>PyBytes_AS_STRING(data)
-    result.length = <int>PyBytes_GET_SIZE(data)
-    return result
+    return Slice(<const uint8_t*>PyBytes_AS_STRING(data), <int>PyBytes_GET_SIZE(data))
 
 
 cdef inline bytes bytes_of(Slice data):

@@ -8,26 +8,26 @@ cdef enum:
     OPERATION_RANGE = 3
 
 cdef class Operations:
-    cdef bytearray data
-    cdef Py_ssize_t size
+    cdef readonly bytearray data
+    cdef readonly Py_ssize_t size
     cdef uint64_t tree
     cdef readonly Py_ssize_t count
     cdef readonly bint whole
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1
-    cdef void append(self, int operation, bytes key, bytes value) noexcept
+    cdef int append(self, int operation, bytes key, bytes value) except -1
     cpdef void give_up(self)
 
 cdef class Ledger:
     cdef readonly Operations operations
-    cdef readonly Ledger below
+    cdef public Ledger below
     cdef readonly uint64_t txid
     cdef readonly uint32_t block_size
     cdef readonly dict shared
-    cdef readonly dict counts
+    cdef public dict counts
     cdef readonly uint64_t durable
-    cdef bytearray freed
-    cdef readonly uint64_t freed_blocks
+    cdef public bytearray freed
+    cdef public uint64_t freed_blocks
     cdef public bint reuse_own
     cdef public bytearray own_freed
     cdef public list dropped
@@ -44,5 +44,4 @@ cdef class Ledger:
     cpdef share(self, uint64_t block)
     cpdef bint release(self, bytes pointer) except -1
     cpdef bytes freed_between(self, uint64_t above, uint64_t upto)
-    cdef int take_freed(self, Ledger other) except -1
     cdef int free_blocks(self, uint64_t block, uint32_t stored, uint64_t birth) except -1

@@ -7,9 +7,7 @@ abandoning it means dropping the ledger. Transactions that were committed as ope
 trees are not stored yet, have theirs gathered in one ledger, which that of the next lies on top of.
 """
 
-from cpython.bytearray cimport (
-    PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE, PyByteArray_Resize,
-)
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
@@ -23,7 +21,7 @@ cdef enum:
 
 cdef class Operations:
     """What a transaction did, as puts and deletes that can be done again; `format.unpack_operations`
-    is the way back.
+    is the way back from the first `size` bytes of `data`.
 
     `whole` is False from the moment on when it did something that is not among them, or more than
     `MAX_OPERATIONS` bytes of it: then only its trees tell what it did.
@@ -31,52 +29,45 @@ cdef class Operations:
 
     def __cinit__(self):
         self.whole = True
-
-    def __len__(self):
-        return self.size
+        self.data = bytearray()
 
     cdef int add(self, uint64_t tree, int operation, bytes key, bytes value) except -1:
         """Note an operation that was done on the tree with that id."""
-        cdef Py_ssize_t need = 2 * OP_SIZE + 8 + PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(value)
-        need += self.size
         if not self.whole:
             return 0
-        if need > MAX_OPERATIONS:
-            self.give_up()
+        try:
+            if tree != self.tree:
+                self.tree = tree
+                self.append(OPERATION_TREE, (<char*>&tree)[:8], b"")
+            self.append(operation, key, value)
+        except MemoryError:
+            self.give_up()  # the tree has it all the same
             return 0
-        if self.data is None or need > PyByteArray_GET_SIZE(self.data):
-            try:
-                self.data = self.data or no_bytes()
-                PyByteArray_Resize(self.data, 2 * need)
-            except MemoryError:
-                self.give_up()  # the tree has it all the same
-                return 0
-        if tree != self.tree:
-            self.tree = tree
-            self.append(OPERATION_TREE, (<char*>&tree)[:8], b"")
-        self.append(operation, key, value)
         self.count += 1
+        if self.size > MAX_OPERATIONS:
+            self.give_up()
         return 0
 
-    cdef void append(self, int operation, bytes key, bytes value) noexcept:
+    cdef int append(self, int operation, bytes key, bytes value) except -1:
         cdef Py_ssize_t klen = PyBytes_GET_SIZE(key), vlen = PyBytes_GET_SIZE(value)
-        cdef uint8_t* to = <uint8_t*>PyByteArray_AS_STRING(self.data) + self.size
+        cdef Py_ssize_t start = self.size
+        cdef uint8_t* to
+        self.size += OP_SIZE + klen + vlen
+        if self.size > PyByteArray_GET_SIZE(self.data):
+            PyByteArray_Resize(self.data, 2 * self.size)
+        to = <uint8_t*>PyByteArray_AS_STRING(self.data) + start
         put16(to, <uint16_t>operation)
         put16(to + 2, <uint16_t>klen)
         put16(to + 4, <uint16_t>vlen)
         memcpy(to + OP_SIZE, PyBytes_AS_STRING(key), klen)
         memcpy(to + OP_SIZE + klen, PyBytes_AS_STRING(value), vlen)
-        self.size += OP_SIZE + klen + vlen
+        return 0
 
     cpdef void give_up(self):
         """Note no more: what this transaction did is no list of operations."""
         self.whole = False
-        self.data = None
         self.size = 0
-
-    def packed(self):
-        """All of them, as they are stored."""
-        return bytes(self.data[:self.size]) if self.size else b""
+        self.data = bytearray()
 
 
 cdef class Ledger:
@@ -103,8 +94,8 @@ cdef class Ledger:
         self.shared = shared
         self.counts = {}
         self.block_size = block_size
-        self.freed = no_bytes()
-        self.own_freed = no_bytes()
+        self.freed = bytearray()
+        self.own_freed = bytearray()
         self.dropped = []
         self.dirty_limit = 1 << 62
 
@@ -155,32 +146,9 @@ cdef class Ledger:
             self.freed_blocks += blocks
         return 0
 
-    cdef int take_freed(self, Ledger other) except -1:
-        self.freed += other.freed
-        self.freed_blocks += other.freed_blocks
-        return 0
-
-    def gather(self, Ledger later):
-        """Add what a later transaction did, whose ledger lay on top of this one."""
-        self.counts.update(later.counts)
-        self.take_freed(later)
-        self.dropped.extend(later.dropped)
-
-    def settle(self):
-        """Take over what the ledger below holds: this transaction stores all of it."""
-        cdef Ledger below = self.below
-        if below is not None:
-            self.counts = {**below.counts, **self.counts}
-            self.take_freed(below)
-            self.dropped = below.dropped + self.dropped
-            self.below = None
-
-    def freed_bytes(self, Py_ssize_t start=0):
-        """The runs freed, from the `start`th byte on: little-endian words `block << 16 | blocks`."""
-        return self.freed_between(0, ~<uint64_t>0)[start:]
-
     cpdef bytes freed_between(self, uint64_t above, uint64_t upto):
-        """The runs among `freed_bytes` that transactions `above` < birth <= `upto` wrote."""
+        """The runs freed that transactions `above` < birth <= `upto` wrote: little-endian words
+        `block << 16 | blocks`."""
         cdef Py_ssize_t i, n = 0, size = PyByteArray_GET_SIZE(self.freed) // 2
         cdef bytes found = PyBytes_FromStringAndSize(NULL, size)
         cdef uint64_t* words = <uint64_t*>PyBytes_AS_STRING(found)
@@ -190,10 +158,6 @@ cdef class Ledger:
                 words[n] = entries[2 * i]
                 n += 1
         return found[:8 * n]
-
-
-cdef bytearray no_bytes():
-    return PyByteArray_FromStringAndSize(NULL, 0)
 
 
 cdef int append(bytearray data, const void* more, Py_ssize_t length) except -1:

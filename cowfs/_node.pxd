@@ -3,6 +3,7 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cowfs._bytes cimport Slice, u16
+from cowfs._pointer cimport Pointer
 
 cdef enum:
     HEADER = 24
@@ -47,7 +48,7 @@ cdef class Cache:
     cdef Py_ssize_t hand
     cdef dict by_block
     cdef void admit(self, Entry entry)
-    cdef void evict(self, Py_ssize_t room)
+    cpdef void evict(self, Py_ssize_t room)
     cdef void forget(self, Entry entry)
 
 @cython.final
@@ -68,11 +69,7 @@ cdef class Node(Entry):
     cdef bint dirty
     cdef Meter meter
     cdef readonly uint64_t birth
-    cdef uint32_t stored
-    cdef uint32_t logical
-    cdef int compression
-    cdef int32_t twin
-    cdef uint8_t checksum[16]
+    cdef Pointer at
 
     cdef inline uint8_t* cell(self, int i) noexcept
     cdef bint find(self, Slice key, int* at) noexcept
@@ -98,7 +95,7 @@ cdef class Node(Entry):
     cdef void set_pointer(self, const uint8_t* pointer) noexcept
     cdef bytes pointer(self)
     cdef bytes reference(self, uint32_t block_size)
-    cdef Summary summarize(self, uint32_t block_size, int copies)
+    cpdef Summary summarize(self, uint32_t block_size, int copies)
 
 cdef Node new_node(int level, int capacity, uint64_t txid, Meter meter)
 cdef bint sound_ref(const uint8_t* ref, int level, uint32_t node_size, uint64_t blocks,
@@ -114,17 +111,11 @@ cdef inline void keep_budget(Cache cache):
 # A cell: lengths of key and value, the kind of value in the upper bits of the first, key, value.
 
 cdef inline Slice key_of(const uint8_t* cell) noexcept:
-    cdef Slice key
-    key.at = cell + CELL_HEADER
-    key.length = u16(cell) & 0x3FFF
-    return key
+    return Slice(cell + CELL_HEADER, u16(cell) & 0x3FFF)
 
 
 cdef inline Slice value_of(const uint8_t* cell) noexcept:
-    cdef Slice value
-    value.at = cell + CELL_HEADER + (u16(cell) & 0x3FFF)
-    value.length = u16(cell + 2)
-    return value
+    return Slice(cell + CELL_HEADER + (u16(cell) & 0x3FFF), u16(cell + 2))
 
 
 cdef inline int kind_of(const uint8_t* cell) noexcept:

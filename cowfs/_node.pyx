@@ -108,7 +108,7 @@ cdef class Cache:
             self.ring.append(entry)
             self.used += entry.cost
 
-    cdef void evict(self, Py_ssize_t room):
+    cpdef void evict(self, Py_ssize_t room):
         """Drop entries until `room` bytes of the budget are free. No page must be in use now."""
         cdef Entry entry
         cdef int spared = 0
@@ -150,11 +150,6 @@ cdef class Cache:
         """Keep the data of a record that was read or written."""
         self.admit(Record(block, checksum, data))
         self.evict(0)
-
-    def clear(self):
-        """Drop everything: whatever is asked for is read from the device again."""
-        for entry in list(self.ring):
-            self.forget(<Entry>entry)
 
 
 @cython.final
@@ -496,36 +491,21 @@ cdef class Node(Entry):
 
     cdef void set_pointer(self, const uint8_t* pointer) noexcept:
         """Take the place of the stored page from a block pointer."""
-        self.block = u64(pointer)
-        self.birth = u64(pointer + 8)
-        self.stored = u32(pointer + 16)
-        self.logical = logical_of(pointer)
-        self.compression = pointer[24]
-        self.level = pointer[25]
-        self.twin = twin_of(pointer)
-        memcpy(self.checksum, pointer + 28, 16)
+        memcpy(&self.at, pointer, POINTER)
+        self.block = self.at.block
+        self.birth = self.at.birth
+        self.level = self.at.level
 
     cdef bytes pointer(self):
         """The block pointer to the stored page."""
-        cdef bytes made = PyBytes_FromStringAndSize(NULL, POINTER)
-        cdef uint8_t* to = <uint8_t*>PyBytes_AS_STRING(made)
-        memcpy(to, &self.block, 8)
-        memcpy(to + 8, &self.birth, 8)
-        memcpy(to + 16, &self.stored, 4)
-        put16(to + 20, <uint16_t>self.logical)
-        put16(to + 22, <uint16_t>(<uint32_t>self.twin >> 16))
-        to[24] = <uint8_t>self.compression
-        to[25] = <uint8_t>self.level
-        put16(to + 26, <uint16_t>self.twin)
-        memcpy(to + 28, self.checksum, 16)
-        return made
+        return (<char*>&self.at)[:POINTER]
 
     cdef bytes reference(self, uint32_t block_size):
         """Pointer and summary of a stored node, as its parent has them."""
         cdef Summary summary = self.summarize(block_size, 1)
         return self.pointer() + (<char*>&summary)[:sizeof(Summary)]
 
-    cdef Summary summarize(self, uint32_t block_size, int copies):
+    cpdef Summary summarize(self, uint32_t block_size, int copies):
         """What this node and everything below it hold. What is not stored counts as if it were, in
         so many copies and without compression."""
         cdef int i
@@ -534,9 +514,9 @@ cdef class Node(Entry):
         cdef Summary below, total
         cdef uint64_t outside = 0
         if not self.dirty:
-            copies = 2 if self.twin else 1
+            copies = 2 if twin_of(<uint8_t*>&self.at) else 1
         total.items = total.logical = 0
-        total.stored = copies * whole_blocks(self.used() if self.dirty else self.stored, block_size)
+        total.stored = copies * whole_blocks(self.used() if self.dirty else self.at.stored, block_size)
         for i in range(self.n):
             cell = self.cell(i)
             value = value_of(cell)

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 
 from ._ledger import Ledger
 from ._view import TreeView
-from ._writer import BlockWriter
+from ._writer import RunWriter
 
 class Tree(TreeView):
     def fork(self, ledger: Ledger | None = None, label: str | None = None) -> Tree: ...
@@ -14,4 +14,4 @@ class Tree(TreeView):
     def load_sorted(
         self, pairs: Iterable[tuple[bytes, bytes]], put_large: Callable[[bytes, bytes], None]
     ) -> int: ...
-    def flush(self, writer: BlockWriter) -> bytes | None: ...
+    def flush(self, writer: RunWriter) -> bytes | None: ...

@@ -26,7 +26,6 @@ from cowfs._node cimport (
     Summary, keep_budget, key_of, kind_of, length_of, new_node, value_of,
 )
 from cowfs._view cimport TreeView, check_key
-from cowfs._writer cimport BlockWriter
 
 from cowfs.errors import ClosedError, KeyTypeError, ReadOnlyError, UsageError
 
@@ -454,23 +453,24 @@ cdef class Tree(TreeView):
 
     # --- storing ---------------------------------------------------------------------------------
 
-    def flush(self, BlockWriter writer):
+    def flush(self, writer):
         """Store every dirty node, children before parents. Returns the root's reference or None."""
-        cdef bint limited = writer.limited()
+        cdef bint limited = writer.space.limit > 0
         cdef Node stored
+        write = writer.write_node
         if self.root is None:
             self.ref = None
         elif self.root.dirty:
             self.version += 1  # whoever holds a dirty node finds its place again
-            stored = self.store_node(self.dirty_root() if limited else self.root, writer, limited)
+            stored = self.store_node(self.dirty_root() if limited else self.root, write, limited)
             while stored.dirty:
                 self.part_child(self.raise_root(stored), 0)
-                stored = self.store_node(self.root, writer, limited)
+                stored = self.store_node(self.root, write, limited)
             self.root = stored
-            self.ref = stored.reference(writer.block_size)
+            self.ref = stored.reference(self.ledger.block_size)
         return self.ref
 
-    cdef Node store_node(self, Node node, BlockWriter writer, bint limited):
+    cdef Node store_node(self, Node node, write, bint limited):
         """The clean node that now holds, on the device, what a dirty one holds.
 
         A frozen node stays as it is, for the versions that share it, should this transaction fail.
@@ -479,7 +479,7 @@ cdef class Tree(TreeView):
         """
         cdef bint owned = self.owned(node)
         # Dirty children of an owned node go at once: a large transaction is not in memory twice.
-        cdef Node target = node if owned else node.packed(self.owner, writer.txid)
+        cdef Node target = node if owned else node.packed(self.owner, self.ledger.txid)
         cdef Node kid
         cdef bytes reference
         cdef int i = 0
@@ -487,18 +487,18 @@ cdef class Tree(TreeView):
             found = node.kids[i]
             if found is not None and (<Node>found).dirty:
                 kid = self.dirty_child(node, i) if limited else <Node>found
-                kid = self.store_node(kid, writer, limited)
+                kid = self.store_node(kid, write, limited)
                 if kid.dirty:
                     if not self.part_child(node, i):
                         return node
                     continue
                 target.kids[i] = kid
-                reference = kid.reference(writer.block_size)
+                reference = kid.reference(self.ledger.block_size)
                 target.overwrite(i, KIND_INLINE, slice_of(reference))
             i += 1
         if owned:
-            target = node.packed(self.owner, writer.txid)
-        return target if writer.write_node(target) else node
+            target = node.packed(self.owner, self.ledger.txid)
+        return target if write(target) else node
 
     cdef bint part_child(self, Node parent, int i) except -1:
         """Split a child that is too large in two; False where the parent has no room for both."""

@@ -16,7 +16,6 @@ from cowfs._node cimport (
     HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF, Cache, Node,
     Summary, keep_budget, key_of, kind_of, sound_ref, value_of,
 )
-from cowfs._pointer cimport twin_of
 
 from cowfs.errors import ClosedError, CorruptionError, KeyTypeError, UsageError
 
@@ -83,18 +82,6 @@ cdef class TreeView:
             self.check_summary(root, slice_of(self.ref).at)
         return self.items
 
-    def summary(self, uint32_t block_size, int copies):
-        """(items, logical, stored bytes) of the tree; what is in memory only as if it were stored,
-        its nodes in so many copies."""
-        cdef Summary found
-        if self.root is None:
-            return 0, 0, 0
-        if self.root.dirty:
-            found = self.root.summarize(block_size, copies)
-            return found.items, found.logical, found.stored
-        found = (<const Summary*>(slice_of(self.ref).at + POINTER))[0]
-        return found.items, found.logical, found.stored
-
     @property
     def top(self):
         """The root: its reference where it is stored, the node where it is not; None without one."""
@@ -108,9 +95,7 @@ cdef class TreeView:
         found = self.cache.by_block.get(u64(pointer))
         if type(found) is Node:
             node = <Node>found
-            if (node.birth == u64(pointer + 8) and node.level == pointer[25]
-                    and node.twin == twin_of(pointer)
-                    and memcmp(node.checksum, pointer + 28, 16) == 0):
+            if memcmp(&node.at, pointer, POINTER) == 0:
                 return node
         node = Node.__new__(Node)
         node.set_pointer(pointer)
@@ -253,11 +238,8 @@ cdef class TreeView:
         return kind_of(leaf.cell(at)), bytes_of(value_of(leaf.cell(at)))
 
     def __contains__(self, key):
-        cdef Node leaf
-        cdef int at
         check_key(key)
-        leaf = self.leaf_of(slice_of(<bytes>key))
-        return leaf is not None and leaf.find(slice_of(<bytes>key), &at)
+        return self.cell(key) is not None
 
     def items_between(self, bytes start=None, bytes stop=None, bint reverse=False, int what=0):
         """An iterator over start <= key < stop.
@@ -283,8 +265,8 @@ cdef int read_node(Node node, source, int node_size, str label) except -1:
     """Fill an empty node from the device; it may be that another thread has meanwhile."""
     if node.level > MAX_DEPTH - 2:
         raise CorruptionError(label, node.block, f"a node of level {node.level}")
-    if node.logical > <uint32_t>node_size:
-        raise CorruptionError(label, node.block, f"a node of {node.logical} bytes")
+    if node.at.logical > node_size:
+        raise CorruptionError(label, node.block, f"a node of {node.at.logical} bytes")
     page = source.read(node.pointer(), label)
     if node.p == NULL:
         problem = node.attach(page, source.total_blocks, source.block_size, node_size)
@@ -367,12 +349,19 @@ cdef class Cursor:
         self.low = self.high = 0
         keep_budget(self.tree.cache)
         node = self.tree.loaded_root()
-        while node is not None and node.level:
-            node = self.enter(node, (node.n - 1 if self.reverse else 0) if key is None else node.route(slice_of(key)))
         self.ended = node is None
         if node is not None:
-            self.hold(node)
+            self.hold(self.leaf_below(node, key))
         return 0
+
+    cdef Node leaf_below(self, Node node, bytes key):
+        """The leaf that covers `key`, or is the first one of all."""
+        while node.level:
+            if key is None:
+                node = self.enter(node, node.n - 1 if self.reverse else 0)
+            else:
+                node = self.enter(node, node.route(slice_of(key)))
+        return node
 
     cdef Node enter(self, Node node, int at):
         """Go down to child `at`, and remember the way."""
@@ -408,9 +397,7 @@ cdef class Cursor:
             if node.p == NULL:
                 self.tree.load(node)
             bound = bytes_of(key_of(node.cell(at + self.reverse)))
-            node = self.enter(node, at)
-            while node.level:
-                node = self.enter(node, node.n - 1 if self.reverse else 0)
+            node = self.leaf_below(self.enter(node, at), None)
             # Both leaves keep to what parts them, however far above them that is.
             if self.reverse:
                 self.check_parted(node.cell(node.n - 1), bound, self.cell(0))

@@ -8,7 +8,39 @@ from ._bitmap import Bits
 
 
 class Bitmap(Bits):
-    """Bits that are stored and loaded by the group, of which it tells those that changed."""
+    """`size` bits, all clear at first. They are stored and loaded by the group, of which it tells
+    those that changed."""
+
+    def __init__(self, size: int, group_blocks: int) -> None:
+        super().__init__(group_blocks)
+        self.resize(size)
+
+    def resize(self, size: int) -> None:
+        """Grow: new bits are clear, and their groups changed. Shrink: bits beyond are forgotten."""
+        if size == self.size:
+            return
+        groups = -(-size // self.group_blocks)
+        length = groups * self.group_blocks // 8
+        if self.size > 8 * length:
+            self.clear(8 * length, self.size - 8 * length)
+        # An interrupt or another thread may come between any two of these: it never has more bits
+        # than there are words, nor more groups that changed.
+        self.size = min(size, self.size)
+        del self.dirty[groups:]
+        del self.words[length:]
+        partial = self.size // self.group_blocks
+        self.longest[partial:] = [self.group_blocks] * (groups - partial)
+        self.words.extend(bytes(length - len(self.words)))
+        self.dirty.extend(b"\1" * (groups - len(self.dirty)))
+        self.size = size
+
+    def set_packed(self, packed: bytes) -> int:
+        """Set ranges given as words `start << 16 | length`; how many of their bits were clear."""
+        return self.change_packed(packed, True)
+
+    def clear_packed(self, packed: bytes) -> int:
+        """Clear ranges given as words `start << 16 | length`; how many of their bits were set."""
+        return self.change_packed(packed, False)
 
     def copy(self) -> Bitmap:
         """Another bitmap with the same bits, of which none has changed yet."""
@@ -20,6 +52,7 @@ class Bitmap(Bits):
 
     def clean(self) -> list[int]:
         """Which groups changed since the last call, as a list; they count as unchanged now."""
+        del self.dirty[-(-self.size // self.group_blocks) :]  # of a `resize` that was interrupted
         groups = [group for group, changed in enumerate(self.dirty) if changed]
         self.dirty[:] = bytes(len(self.dirty))
         return groups

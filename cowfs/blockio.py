@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from . import limits
 from ._node import Cache
-from ._writer import BlockWriter
 from .codec import Encoder, Stored, checksum, compress_lz4, decompress
 from .device import Device
 from .errors import CorruptionError, DeviceError
 from .format import DATA_LEVEL, Pointer, pack_pointer, unpack_pointer
 from .space import Space
+from .writer import BlockWriter
 
 _RUN_BYTES = 1 * limits.MIB
 """Bytes read from the device in one go, about."""

@@ -48,6 +48,7 @@ from .format import (
     group_key,
     unpack_pointer,
 )
+from .ledger import freed_bytes, gather
 from .log import Log, write_superblock
 from .reaper import release
 from .secondlog import SecondLog
@@ -188,8 +189,8 @@ class Committer:
             and not tx.changed_otherwise
             and self._unstored_records < limits.UNSTORED_RECORDS
             and self._unstored_count + operations.count <= limits.UNSTORED_OPERATIONS
-            and self._unstored_bytes + len(operations) <= limits.UNSTORED_BYTES
-            and len(operations) <= _OVERFLOW_EXTENTS * self.io.record_size(total=1)
+            and self._unstored_bytes + operations.size <= limits.UNSTORED_BYTES
+            and operations.size <= _OVERFLOW_EXTENTS * self.io.record_size(total=1)
             and self.io.cache.dirty.bytes <= self.dirty_limit
             and self._can_be_stored()
         )
@@ -205,17 +206,17 @@ class Committer:
     def commit_operations(self, tx: Transaction) -> None:
         """The small commit: the record, and what does not fit in it right behind."""
         tx.prepare_space()
-        self.io.writer.enter_log()
         operations = tx.ledger.operations
-        packed, overflow = operations.packed(), []
+        packed, overflow = bytes(operations.data[: operations.size]), []
         if len(packed) > self.io.block_size - _RECORD_REST:
+            self.io.writer.enter_log()  # what overflows is of the log, as the record is
             packed, overflow = b"", self._write_overflow(packed, limits.RECORD_SIZE)
         record = self._record(tx, FLAG_OPERATIONS, packed, overflow)
         data = self._proven(record, flush_first=False)
         heads = {**self.versions.newest.heads, **tx.changed_trees()}
         self._unstored_records += 1
         self._unstored_count += operations.count
-        self._unstored_bytes += len(operations)
+        self._unstored_bytes += operations.size
         self._write(tx, record, data, heads, self.space_tree)
 
     # --- by its trees ---------------------------------------------------------------------------
@@ -236,7 +237,7 @@ class Committer:
             checkpoint
             or tx.large
             or len(ledger.counts) > _MANY_COUNTS
-            or len(ledger.freed_bytes()) + _SEGMENT_BYTES * len(writer.segments)
+            or len(freed_bytes(ledger)) + _SEGMENT_BYTES * len(writer.segments)
             > _OVERFLOW_EXTENTS * self.io.record_size(_OVERFLOW_EXTENT, total=1)
         )
         if checkpoint:
@@ -249,7 +250,7 @@ class Committer:
             if checkpoint:
                 self.finish_run()
                 ledger.reuse_own = False
-                segments_before, freed = len(writer.segments), ledger.freed_bytes()
+                segments_before, freed = len(writer.segments), freed_bytes(ledger)
                 freed_before, counts = len(freed), {}
                 space_tree = self._store_space(ledger, [freed, pack_runs(log.blocks)])
                 space_ref = space_tree.ref or NO_REF
@@ -257,7 +258,7 @@ class Committer:
 
             # 2. What this transaction does to space goes into its commit record.
             delta = Delta(
-                writer.segments[segments_before:], ledger.freed_bytes(freed_before), counts
+                writer.segments[segments_before:], freed_bytes(ledger, freed_before), counts
             ).pack()
             overflow: list[bytes] = []
             if len(delta) > _INLINE_DELTA:
@@ -429,7 +430,7 @@ class Committer:
                 if self.unstored is None:
                     self.unstored = ledger
                 else:
-                    self.unstored.gather(ledger)
+                    gather(self.unstored, ledger)
             self.space_tree = space_tree
             log.txid = tx.txid
             log.checksum = digest

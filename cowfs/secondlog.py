@@ -95,7 +95,7 @@ class SecondLog:
             if not self._run[1]:
                 return 0
             self.space.write_ahead(*self._run)
-            # As the log goes on it may come nearer by a part (see `_writer.Twins`).
+            # As the log goes on it may come nearer by a part (see `RunWriter.take_twin`).
             self._least = min(limits.GROUP_BLOCKS, abs(self._run[0] - first) * 2 // 3)
         start, left = self._run
         self._taken.append((start, blocks))

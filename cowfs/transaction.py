@@ -26,6 +26,7 @@ from .catalog import (
     split_snapshot,
 )
 from .errors import ClosedError, ExistsError, UsageError
+from .ledger import settle
 from .reaper import Stack, release
 from .session import FixedSession
 from .space import DELETING, DESTROYING, NORMAL, REPLACING, packed_runs
@@ -314,7 +315,7 @@ class Transaction:
 
     def store_trees(self) -> None:
         """Store all that memory holds and the device does not, and what became of space."""
-        self.ledger.settle()
+        settle(self.ledger)
         self._open_heads()
         if self.io.cache.dirty.bytes > limits.LOG_SHARE:
             self.io.writer.leave_log()

@@ -12,7 +12,7 @@ from ._view import EXTENT, INLINE, memory_items, node_items
 from .catalog import Catalog, Root
 from .engine import Engine
 from .errors import CorruptionError
-from .format import NO_REF, REF_SIZE, unpack_pointer, unpack_summary
+from .format import NO_REF, REF_SIZE, Summary, unpack_pointer, unpack_summary
 from .report import Entry, SpaceReport
 
 
@@ -35,18 +35,25 @@ def entries(engine: Engine) -> list[Entry]:
 
 
 def _entry(engine: Engine, root: Root, name: str, tree: Tree, counts: Mapping[int, int]) -> Entry:
-    items, logical, stored = tree.summary(engine.io.block_size, engine.io.space.copies)
+    found = _summary(engine, tree.top)
     return Entry(
         name=name,
         kind=root.kind,
         created=datetime.fromtimestamp(root.created_ns / 1e9, tz=UTC),
-        items=items,
-        referenced=stored,
-        exclusive=sum(_walk(engine, tree.top, counts)) if counts else stored,
-        logical=logical,
-        stored=stored,
+        items=found.items,
+        referenced=found.stored,
+        exclusive=sum(_walk(engine, tree.top, counts)) if counts else found.stored,
+        logical=found.logical,
+        stored=found.stored,
         size=root.size,
     )
+
+
+def _summary(engine: Engine, top: bytes | Node | None) -> Summary:
+    """What a tree holds; what is in memory only as if it were stored."""
+    if isinstance(top, Node):
+        return Summary(**top.summarize(engine.io.block_size, engine.io.space.copies))
+    return unpack_summary(NO_REF if top is None else top)
 
 
 def _walk(

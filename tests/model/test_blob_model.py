@@ -158,7 +158,7 @@ class BlobMachine(RuleBasedStateMachine):
 
     @rule()
     def forget_cache(self) -> None:
-        self.store.io.cache.clear()
+        self.store.io.cache.evict(self.store.io.cache.limit)
 
     def teardown(self) -> None:
         self.tx.commit()

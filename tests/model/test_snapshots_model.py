@@ -237,7 +237,7 @@ class SnapshotMachine(RuleBasedStateMachine):
 
     @rule()
     def forget_cache(self) -> None:
-        self.store.io.cache.clear()
+        self.store.io.cache.evict(self.store.io.cache.limit)
 
     @rule()
     def crash(self) -> None:

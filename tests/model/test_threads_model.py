@@ -110,7 +110,7 @@ class Play:
             items = view_items(view)
             assert items == self.versions[number_of(items)][name]
             if chance.random() < 0.3:
-                self.store.io.cache.clear()
+                self.store.io.cache.evict(self.store.io.cache.limit)
             with self.store.at(name) as later:
                 assert number_of(view_items(later)) >= number_of(items)
             assert view_items(view) == items

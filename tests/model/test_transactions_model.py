@@ -170,7 +170,7 @@ class TransactionMachine(RuleBasedStateMachine):
 
     @rule()
     def forget_cache(self) -> None:
-        self.store.io.cache.clear()
+        self.store.io.cache.evict(self.store.io.cache.limit)
 
     # --- the end --------------------------------------------------------------------------------
 

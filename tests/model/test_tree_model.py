@@ -194,7 +194,7 @@ class TreeMachine(RuleBasedStateMachine):
 
     @rule()
     def forget_cache(self) -> None:
-        self.store.io.cache.clear()
+        self.store.io.cache.evict(self.store.io.cache.limit)
 
     @precondition(lambda self: self.snapshots < 5)
     @rule()

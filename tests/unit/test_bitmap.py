@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import groupby
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -116,6 +118,50 @@ def test_growing_across_a_group_makes_its_new_bits_found() -> None:
     assert bitmap.search(0, 10) == (0, 0)
     bitmap.resize(GROUP + 8)
     assert bitmap.search(0, 10) == (GROUP - 28, 10)
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at the `left`th line of `Bitmap.resize` that is begun."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Interrupt | None:
+        if frame.f_code is not Bitmap.resize.__code__:
+            return None
+        if event == "line":
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+        return self
+
+
+@pytest.mark.parametrize("size", [0, 100, 200, 300, 500])
+def test_resizing_can_be_interrupted_and_done_again(size: int) -> None:
+    finished = False
+    for line in range(1, 50):
+        bitmap = Bitmap(300, GROUP)
+        bitmap.set(0, min(size, 300))
+        before = sys.gettrace()
+        sys.settrace(Interrupt(line))
+        try:
+            bitmap.resize(size)
+            finished = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        # What the compiled part reads without a look at bounds is there.
+        groups = -(-bitmap.size // GROUP)
+        assert len(bitmap.words) >= groups * GROUP // 8
+        assert min(len(bitmap.dirty), len(bitmap.longest)) >= groups
+        assert max(bitmap.clean(), default=-1) < groups
+        bitmap.resize(size)
+        assert bitmap.size == size and bitmap.used == min(size, 300)
+        assert bitmap.search(0, 1) == ((300, 1) if size > 300 else (0, 0))
+        if finished:
+            return
+    raise AssertionError("it was never left to finish")
 
 
 @given(st.integers(1, 400), CHANGES)

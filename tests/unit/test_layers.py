@@ -19,8 +19,8 @@ LAYERS = [
     "direct device",
     "codec",
     "format _bytes _pointer",
-    "space counts bitmap _bitmap _ledger",
-    "_node _writer _view _tree",
+    "space counts bitmap _bitmap _ledger ledger",
+    "_node _writer writer _view _tree",
     "blockio blob treediff",
     "log secondlog reaper catalog session parameters recovery version transaction commit group "
     "engine",

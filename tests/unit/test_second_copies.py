@@ -133,7 +133,7 @@ def test_one_scrub_repairs_all_that_is_damaged(
         monkeypatch.setattr(module, "MAX_DAMAGED", 4)
     disk = sample.disk()
     with cowfs.open_device(disk) as store:
-        store.io.cache.clear()
+        store.io.cache.evict(store.io.cache.limit)
         for node in sample.nodes:
             disk.flip(copies_of(node)[0])
         report = store.scrub()

@@ -72,7 +72,7 @@ def test_readers_in_threads_see_whole_versions_while_blocks_are_reused(
         while not stop.is_set():
             with store.at("a") as view:
                 number = number_of(view)
-                store.io.cache.clear()
+                store.io.cache.evict(store.io.cache.limit)
                 assert number_of(view) == number
                 with store.at("a") as later:
                     assert number_of(later) >= number
@@ -101,9 +101,9 @@ def test_a_view_keeps_its_content_while_thousands_of_commits_go_by(make_store: M
         for number in range(3000):
             data[b"%02d" % (number % 40)] = noise(500, number)
             if number % 1000 == 0:
-                store.io.cache.clear()
+                store.io.cache.evict(store.io.cache.limit)
                 assert number_of(view) == 0
-        store.io.cache.clear()
+        store.io.cache.evict(store.io.cache.limit)
         assert number_of(view) == 0
         assert [(reader.name, reader.txid < store.txid) for reader in store.readers()] == [
             ("a", True)
@@ -191,7 +191,7 @@ def test_iterating_over_a_live_dataset_shows_one_version(store: cowfs.Store) -> 
         with store.transaction() as tx:
             for number in range(0, 3000, 3):
                 tx["a"][b"%04d" % number] = noise(100, round_)
-        store.io.cache.clear()
+        store.io.cache.evict(store.io.cache.limit)
     found[1].extend(other)
     assert found[0] == sorted(before.items())
     assert found[1] == sorted(before.items(), reverse=True)
@@ -206,7 +206,7 @@ def test_closing_the_store_ends_all_use_of_it(tmp_path: Path) -> None:
     live = store["a"]
     store.close()
     store.close()
-    store.io.cache.clear()
+    store.io.cache.evict(store.io.cache.limit)
     with pytest.raises(cowfs.ClosedError):
         live[b"1"]
     with pytest.raises(cowfs.ClosedError):
@@ -271,7 +271,7 @@ def test_a_scan_keeps_its_view(make_store: MakeStore) -> None:
     assert len(store.readers()) == 1
     for round_ in range(5):
         data.update((b"%03d" % n, noise(900, round_)) for n in range(0, 500, 9))
-        store.io.cache.clear()
+        store.io.cache.evict(store.io.cache.limit)
     assert dict(scan) == before
     del scan
     assert store.readers() == []

@@ -1,0 +1,63 @@
+"""The one way in which a store writes blocks, with what not every commit has to do."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ._writer import RunWriter
+
+
+class BlockWriter(RunWriter):
+    """A writer that can leave the runs which it is in, and give up what it placed there."""
+
+    def adopt(self, record_block: int) -> None:
+        """Continue after opening an image: the log goes on in `record_block`."""
+        self.record_block = record_block
+
+    def enter_log(self) -> None:
+        """Go on in a run that the host has allocated, and that is kept for the log."""
+        if not self.first.in_log:
+            self.first.leave_run(self)
+        self.logging = True
+
+    def leave_log(self) -> None:
+        """Place much: elsewhere, so that the log stays in one piece, unless it is the log."""
+        if self.first.in_log and not self.logging:
+            self.first.leave_run(self)
+
+    @property
+    def unplaced(self) -> list[tuple[int, int]]:
+        """(block, blocks) of what is left of the current runs."""
+        # Both of a run are of one moment: the interpreter changes threads where it calls or loops.
+        return [(run.cursor, run.end - run.cursor) for run in self.streams]
+
+    def close_segment(self) -> None:
+        """Put the blocks placed since the last call on the list of segments."""
+        for stream in self.streams:
+            stream.end_segment(self)
+
+    def drain(self) -> None:
+        """Write all that is buffered to the device."""
+        for stream in self.streams:
+            stream.drain(self)
+
+    def finish_run(self) -> None:
+        """Give back what is left of the current runs."""
+        for stream in self.streams:
+            stream.leave_run(self)
+
+    def abandon(self) -> None:
+        """Give back everything that was placed since `begin`. It can be done again, should
+        something interrupt."""
+        for stream in self.streams:
+            stream.fill = stream.head
+            stream.in_log = False
+            stream.leave_run(self)
+        if self.next_record:
+            self.space.give_back(self.next_record, 1)
+            self.next_record = 0
+        for start, length in self.segments:
+            self.space.give_back(start, length)
+        self.segments, self.runs = [], []
+        with contextlib.suppress(OSError):  # nobody needs what was written behind any more
+            self.device.settle()
