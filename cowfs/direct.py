@@ -105,7 +105,8 @@ class DirectWriter:
         self._pieces = [*self._pieces[1:], piece]
         piece = self._pieces[0]
         if piece.write is not None:
-            self._error = self._error or piece.write.exception()
+            error = piece.write.exception()  # waits, also where an error is known already
+            self._error = self._error or error
             piece.start = piece.end = 0
             piece.write = None
 

@@ -134,6 +134,32 @@ def test_only_reads_of_what_is_under_way_wait_for_it(device: FileDevice, faults:
         assert under_way.result() == b"a" * 5 * MIB
 
 
+def test_what_is_under_way_behind_an_error_is_waited_for(
+    device: FileDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its place would be forgotten while it is written, and the rest of it go elsewhere."""
+    put, gone_on = DirectWriter._put, threading.Event()
+
+    def slow(writer: DirectWriter, piece: Any) -> None:
+        if piece.start == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if piece.start == 8 * MIB:
+            gone_on.wait(0.3)  # in vain, as whoever settles must wait for this piece
+        put(writer, piece)
+
+    monkeypatch.setattr(DirectWriter, "_put", slow)
+    for at in (0, 8 * MIB, 16 * MIB):
+        device.write_behind(at, b"x" * MIB)
+    with pytest.raises(OSError, match="cannot write the image"):
+        device.write_behind(24 * MIB, b"x" * MIB)
+    with pytest.raises(OSError, match="cannot write the image"):
+        device.settle()
+    gone_on.set()
+    device.settle()
+    expected = {0: bytes(MIB), 8 * MIB: b"x" * MIB, 16 * MIB: b"x" * MIB}
+    assert {at: device.read(at, MIB) for at in expected} == expected
+
+
 @pytest.mark.parametrize("before", ["nothing", "read", "write", "write behind"])
 def test_an_error_is_raised_until_it_is_settled(
     device: FileDevice, faults: Faults, before: str
