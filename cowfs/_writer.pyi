@@ -7,6 +7,7 @@ from .space import Space
 class Stream:
     cursor: int
     end: int
+    buffered: int
     head: int
     fill: int
     in_log: bool

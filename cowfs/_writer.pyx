@@ -47,7 +47,7 @@ cdef class Stream:
     cdef readonly uint64_t cursor
     cdef readonly uint64_t end
     cdef uint64_t segment
-    cdef uint64_t buffered
+    cdef readonly uint64_t buffered
     cdef uint64_t sealed
     cdef bytearray buffer
     cdef readonly Py_ssize_t head
@@ -184,16 +184,13 @@ cdef class RunWriter:
             stream.seal(self)
 
     def write_record(self, bytes record):
-        """Write the commit record (one block) and all that is still buffered."""
+        """Write the commit record (one block), and what is buffered right behind it."""
         cdef Stream stream, first = self.first
-        if self.twins is not None:
-            self.twins.drain(self)
         if first.buffered == self.record_block + 1 and first.fill > first.head:
             memcpy(PyByteArray_AS_STRING(first.buffer), slice_of(record).at, first.head)
             self.device.write(
                 self.record_block * self.block_size, memoryview(first.buffer)[:first.fill])
         else:
-            first.drain(self)
             self.device.write(self.record_block * self.block_size, record)
         self.record_block = self.next_record
         self.next_record = 0

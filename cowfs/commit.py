@@ -355,6 +355,7 @@ class Committer:
                 record.runs += self._second.runs()
             data = record.pack(self.io.block_size)
             if data is not None:
+                writer.drain_apart()
                 return data
         writer.drain()
         if self._second is not None:

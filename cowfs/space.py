@@ -297,16 +297,16 @@ class Space:
         return 0
 
     def _grow_apart(self, block: int, goal: int, apart: int) -> int:
-        """The first block of fresh space behind the end, or 0. What is left free between the two
-        is for the first copies to come."""
-        old = self.total
-        start = max(old, block + apart)
+        """The first block of fresh space at the end, or 0. What is left free between the two is
+        for the first copies to come."""
+        end = self.total - self.slack_at_end()
+        start = max(end, block + apart)
         if self.limit:
-            start = max(old, min(start, self.limit - goal))
+            start = max(end, min(start, self.limit - goal))
         if start - block > limits.MAX_TWIN - _LARGE_RUN:
             return 0
         try:
-            self._grow(start + goal - old, 0)
+            self._grow(start + goal - end, 0)
         except OutOfSpaceError:  # of the host; a place that is nearer may do
             return 0
         return start if self.total >= start + goal else 0

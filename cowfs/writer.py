@@ -41,6 +41,13 @@ class BlockWriter(RunWriter):
         for stream in self.streams:
             stream.drain(self)
 
+    def drain_apart(self) -> None:
+        """Write what is buffered elsewhere than right behind the record: what the host refuses of
+        it fails the transaction, and not the store."""
+        for stream in self.streams:
+            if stream is not self.first or stream.buffered != self.record_block + 1:
+                stream.drain(self)
+
     def finish_run(self) -> None:
         """Give back what is left of the current runs."""
         for stream in self.streams:

@@ -315,11 +315,7 @@ def trees_in_memory_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 def what_operations_did_to_space_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """When trees are stored, what was freed and counted before that transaction is left out."""
 
-    class Forgetful(Ledger):
-        def settle(self) -> None:
-            pass
-
-    monkeypatch.setattr(commit, "Ledger", Forgetful)
+    monkeypatch.setattr(transaction, "settle", lambda ledger: None)
 
 
 # --- second copies ------------------------------------------------------------------------------

