@@ -48,12 +48,12 @@ class Operations(Protocol):
     """What a file system does. Files are known by nodeid, open ones by the handle that `open` gave.
 
     Errors are raised as OSError or cowfs.Error. `owner` is (uid, gid) of who asks; permissions
-    were checked by the kernel.
+    were checked by the kernel. `opened` says that the file is open, not found by its path.
     """
 
     def lookup(self, parent: int, name: bytes) -> Entry: ...
     def forget(self, nodeid: int, lookups: int) -> None: ...
-    def getattr(self, nodeid: int) -> tuple[bytes, int]: ...
+    def getattr(self, nodeid: int, opened: bool) -> tuple[bytes, int]: ...
     def setattr(self, nodeid: int, changes: Changes) -> tuple[bytes, int]: ...
     def readlink(self, nodeid: int) -> bytes: ...
     def mknod(
@@ -255,7 +255,9 @@ class Connection:
     def _getattr(
         self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]
     ) -> Answer:
-        attributes, seconds = self._do.getattr(nodeid)
+        (flags,) = protocol.GETATTR_IN.unpack_from(body)
+        opened = bool(flags & protocol.GETATTR_FH)
+        attributes, seconds = self._do.getattr(nodeid, opened)
         return protocol.ATTR_OUT.pack(seconds, 0, 0) + attributes
 
     def _setattr(

@@ -11,7 +11,9 @@ What runs out of space takes its transaction with it (docs/design.md), here with
 programs were told are done. So where room gets short, each request commits by itself, and what
 fails is that request alone. Where that was misjudged, or damage stops a request in its middle, each
 program that had a file open is told at its next fsync: what it wrote may be gone. The kernel, which
-goes on believing what it was told, is told as well: of all that the transaction was about.
+goes on believing what it was told, is told as well: of all that the transaction was about. No word
+makes it give up the size and times of a file whose writes it holds back, so losses are counted for
+each file, and a file with another count is another one to the kernel (`files.py`).
 
 A large file comes in many writes, one behind the other. Its tree of records is stored once for all
 of them: when anything else is asked for, which then finds everything in place.
@@ -47,12 +49,20 @@ end, is written anew as a whole, and the old one is free only after the commit."
 log = logging.getLogger("cowfs.mount")
 
 
+class LostChangesError(FileError):
+    """Changes were lost since this file was opened; open it anew."""
+
+    code = errno.EIO
+
+
 class Subject(NamedTuple):
     """What a request was about: a file; or, with a name, what a directory has under it."""
 
     dataset: str
     number: int
     name: bytes
+    losses: int = 0
+    """Of the file, before this was told (`Gathering.losses`)."""
 
 
 class Gathering:
@@ -95,6 +105,10 @@ class Gathering:
         """The largest inode number of each dataset that the kernel was given for a new file."""
         self._lost_numbers: dict[str, int] = {}
         """The same as of the newest loss: what comes after it is not to be mistaken for that."""
+        self._altered: set[tuple[str, int]] = set()
+        """The files whose size or times the open transaction changes."""
+        self._losses: dict[tuple[str, int], int] = {}
+        """One for each file of which something was ever lost: those of some seconds for a loss."""
 
     # --- for requests ---------------------------------------------------------------------------
 
@@ -142,10 +156,20 @@ class Gathering:
         self._subjects.add(Subject(dataset, number, b""))
         self._given[dataset] = number
 
+    def altered(self, dataset: str, number: int) -> None:
+        """The size or times of a file were changed, of which the kernel goes by its own."""
+        self._altered.add((dataset, number))
+
+    def losses(self, dataset: str, number: int) -> int:
+        """How often changes of a file's size or times were lost that the kernel was told are done:
+        what it knew of the file before is not to be relied on."""
+        return self._losses.get((dataset, number), 0)
+
     def write_content(self, dataset: str, number: int, data: memoryview, offset: int) -> int:
         """Write to a file; the bytes written."""
         self._writing = Subject(dataset, number, b"")
         nodes = self._prepare(self._writing, len(data))
+        self.altered(dataset, number)
         content = self._content
         if content is None or content.nodes is not nodes or content.number != number:
             self._store_content()
@@ -164,9 +188,10 @@ class Gathering:
         return self._handles
 
     def check_kept(self, handle: int) -> None:
-        """Raise EIO where changes were lost since the file was opened: they may be its own."""
+        """Raise LostChangesError where changes were lost since the file was opened: they may be
+        its own."""
         if handle <= self._lost:
-            raise OSError(errno.EIO, "changes were lost since this file was opened; open it anew")
+            raise LostChangesError
 
     @property
     def pending(self) -> bool:
@@ -190,10 +215,10 @@ class Gathering:
                 transaction.durable = durable
                 transaction.commit()
             except (Error, OSError) as error:
-                self._tell_loss(error)
-                self._forget(transaction)
+                self._lose(transaction, error)
                 raise
             self._subjects.clear()
+            self._altered.clear()
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -232,19 +257,26 @@ class Gathering:
         if content is not None:
             content.blob.store()
 
-    def _forget(self, transaction: Transaction) -> None:
+    def _lose(self, transaction: Transaction, error: BaseException) -> None:
         """A transaction cannot go on, nor anything that was gathered in it."""
+        try:
+            self._tell_loss(error)
+        finally:
+            self._forget(transaction)
+
+    def _forget(self, transaction: Transaction) -> None:
         self._content = None
         self._drop_nodes()
         self._transaction = None
         self._subjects = set()
+        self._altered = set()
         transaction.abort()
 
     def _failed(self, error: BaseException) -> None:
         """A request failed. Most leave no trace; one that left the transaction in pieces ends it,
         with all that was gathered."""
         if self._writing is not None:
-            self._undone({self._writing})  # the kernel shows what it sent, and has it as written
+            self._tell({self._writing})  # the kernel shows what it sent, and has it as written
         transaction = self._transaction
         if transaction is None or not (
             isinstance(error, OutOfSpaceError)
@@ -253,8 +285,7 @@ class Gathering:
             or self._is_half_done(error)
         ):
             return
-        self._tell_loss(error)
-        self._forget(transaction)
+        self._lose(transaction, error)
 
     def _is_half_done(self, error: BaseException) -> bool:
         """Whether the request failed in its middle, as by damage or an interrupt. What is
@@ -290,11 +321,17 @@ class Gathering:
 
     def _tell_loss(self, error: BaseException) -> None:
         self._lost_numbers.update(self._given)
-        self._undone(self._subjects)
+        self._tell(self._subjects)
         if self._alone:
             return  # whose request it is is told, and nobody else has lost anything
         self._lost = self._handles
+        for key in self._altered:
+            self._losses[key] = self._losses.get(key, 0) + 1
         log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
+
+    def _tell(self, subjects: set[Subject]) -> None:
+        losses = self._losses
+        self._undone({s._replace(losses=losses.get(s[:2], 0)) for s in subjects})
 
     def _drop_nodes(self) -> None:
         for fs, _ in self._nodes.values():

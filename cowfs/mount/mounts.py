@@ -215,9 +215,9 @@ class Mounts(Holder):
         for who changes a directory, hence for those who serve, so a thread of its own does it."""
         while (subjects := self._undone.get()) is not None:
             for mount in self.active():
-                for dataset, number, name in subjects:
-                    if dataset == mount.name:
-                        mount.files.ask_anew(number, name)
+                for subject in subjects:
+                    if subject.dataset == mount.name:
+                        mount.files.ask_anew(subject)
 
 
 def _sync(fd: int) -> None:
