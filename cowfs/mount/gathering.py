@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from cowfs import FS, Store, Transaction
 from cowfs.blob import Blob
-from cowfs.errors import Error, FileError, OutOfSpaceError
+from cowfs.errors import FileError, OutOfSpaceError
 from cowfs.fs.nodes import Inodes
 from cowfs.limits import KIB, MIB, RECORD_SIZE
 
@@ -203,18 +203,19 @@ class Gathering:
     def commit(self, *, durable: bool = True) -> None:
         """Commit what was gathered. With `durable`, all before it is durable, too."""
         with self._lock:
-            transaction, self._transaction = self._transaction, None
+            transaction = self._transaction
             if transaction is None:
                 self._drop_nodes()
                 if durable and not self.store.readonly:
                     self.store.sync()
                 return
             try:
+                self._transaction = None
                 self._store_content()
                 self._drop_nodes()
                 transaction.durable = durable
                 transaction.commit()
-            except (Error, OSError) as error:
+            except BaseException as error:  # an interrupt, too: nobody else knows of the changes
                 self._lose(transaction, error)
                 raise
             self._subjects.clear()

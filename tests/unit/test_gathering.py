@@ -363,6 +363,40 @@ def test_a_failed_flush_is_told_once_and_nothing_is_written_any_more(
     assert b"kept" in names(gathering)
 
 
+class InterruptedDevice(MemoryDevice):
+    """A device that an interrupt comes upon in the next flush, once it is `armed`."""
+
+    armed = False
+
+    def flush(self) -> None:
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        super().flush()
+
+
+def test_a_commit_that_is_interrupted_tells_of_the_loss(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = InterruptedDevice()
+    store = make_store(device)
+    store.create("files", "fs")
+    told: list[set[Subject]] = []
+    gathering = Gathering(store, told.append)
+    number = create(gathering, b"file")
+    gathering.commit()
+    handle = gathering.handle()
+    write(gathering, number, b"content", 0, 7)
+    device.armed = True
+    with caplog.at_level(logging.ERROR), pytest.raises(KeyboardInterrupt):
+        gathering.commit()
+    assert told == [{Subject("files", number, b"")}]
+    assert "what was changed since the last commit is lost" in caplog.text
+    assert gathering.losses("files", number) == 1
+    with pytest.raises(LostChangesError):
+        gathering.check_kept(handle)
+
+
 def test_losses_are_counted_of_what_the_kernel_was_told_of_a_file(make_store: MakeStore) -> None:
     store = make_store()
     store.create("files", "fs")
