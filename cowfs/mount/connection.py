@@ -11,10 +11,12 @@ returns `LATER`, goes on in a thread of its own and answers with `reply`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import select
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -33,6 +35,8 @@ _BACKGROUND = 64
 
 _POLL_S = 100e-6
 """Time within which the next request of a brisk conversation comes."""
+_REFUSE_MS = 10
+"""How often to look whether who still used the descriptor at the end is done."""
 _PROCESSORS = len(os.sched_getaffinity(0))
 """On a single one, waiting without sleep would keep who asks from going on."""
 
@@ -108,6 +112,10 @@ class Connection:
         os.set_blocking(fd, False)
         self._waiting = select.poll()
         self._waiting.register(fd, select.POLLIN)
+        self._buffer = bytearray(MAX_DATA + protocol.HEADER_ROOM)
+        self._lock = threading.Lock()
+        self._telling = 0
+        """Threads that are in `_notify`, in which the descriptor stays as it is."""
         self._brisk = False
         """Whether the last request came soon after the one before."""
         self._do = operations
@@ -118,7 +126,7 @@ class Connection:
 
     def serve(self) -> None:
         """Answer until the file system is unmounted, or the connection closed."""
-        buffer = bytearray(MAX_DATA + protocol.HEADER_ROOM)
+        buffer = self._buffer
         whole = memoryview(buffer)
         request, handlers = self._request, self._handlers
         unpack, header_size = protocol.IN_HEADER.unpack_from, protocol.IN_HEADER.size
@@ -138,6 +146,9 @@ class Connection:
             except (Error, OSError) as error:
                 self.reply(unique, error=error_number(error))
                 continue
+            except BaseException:
+                self.reply(unique, error=errno.EIO)
+                raise
             if answer is not None:
                 self.reply(unique, answer)
 
@@ -192,17 +203,41 @@ class Connection:
     def _notify(self, kind: int, body: bytes) -> None:
         length = protocol.OUT_HEADER.size + len(body)
         header = protocol.OUT_HEADER.pack(length, kind, 0)
+        with self._lock:
+            if self._fd < 0:
+                return
+            self._telling += 1
         try:
             os.writev(self._fd, [header, body])
         except OSError as failure:
             if failure.errno not in _GONE:
                 raise
+        finally:
+            with self._lock:
+                self._telling -= 1
 
     def close(self) -> None:
-        """Let go of the descriptor; a mount that is still there is of no use from now on."""
-        fd, self._fd = self._fd, -1
+        """Let go of the descriptor; a mount that is still there is of no use from now on.
+
+        Who tells the kernel something waits for what it sends, and keeps the mount alive meanwhile,
+        with all who ask; so until that is done, what they ask is refused.
+        """
+        while not self._let_go():
+            if self._waiting.poll(_REFUSE_MS):
+                with contextlib.suppress(OSError):  # unmounted, or taken back
+                    os.readv(self._fd, [self._buffer])
+                    _, _, unique, *_ = protocol.IN_HEADER.unpack_from(self._buffer)
+                    self.reply(unique, error=errno.EIO)
+
+    def _let_go(self) -> bool:
+        """Close the descriptor, unless somebody is using it."""
+        with self._lock:
+            if self._telling:
+                return False
+            fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        return True
 
     # --- requests: each unpacks its body, asks, and packs the answer ------------------------------
 
