@@ -37,6 +37,7 @@ from .protocol import Changes, Entry
 from .snapshots import (
     HIDDEN,
     HIDDEN_NAME,
+    NUMBER_BITS,
     SNAPSHOTS,
     SNAPSHOTS_NAME,
     Snapshots,
@@ -452,6 +453,8 @@ class Files:
     def _where(self, nodeid: int, *, opened: bool = False) -> tuple[str, int]:
         """(dataset or snapshot, inode number) of a node. Raises StaleFileError, or, for an open
         file, LostChangesError."""
+        if nodeid < 1 << NUMBER_BITS and not self._gathering.losses:  # nearly always
+            return self._name, nodeid
         if in_dataset(nodeid):
             number = number_of(nodeid)
             if nodeid != self._nodeid(number):
@@ -469,7 +472,7 @@ class Files:
 
     def _nodeid(self, number: int) -> int:
         """By which the kernel knows a file of the dataset since changes of it were lost."""
-        return nodeid_anew(number, self._gathering.losses(self._name, number))
+        return nodeid_anew(number, self._gathering.losses[self._name, number])
 
     def _write(self, nodeid: int, name: bytes = b"") -> Inodes:
         """The files, to change one of them, or what a directory has under a name."""

@@ -28,6 +28,7 @@ import errno
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple
@@ -107,8 +108,10 @@ class Gathering:
         """The same as of the newest loss: what comes after it is not to be mistaken for that."""
         self._altered: set[tuple[str, int]] = set()
         """The files whose size or times the open transaction changes."""
-        self._losses: dict[tuple[str, int], int] = {}
-        """One for each file of which something was ever lost: those of some seconds for a loss."""
+        self.losses: Counter[tuple[str, int]] = Counter()
+        """By dataset and number, how often changes of a file's size or times were lost that the
+        kernel was told are done: what it knew of the file before is not to be relied on. Each loss
+        adds the files of some seconds."""
 
     # --- for requests ---------------------------------------------------------------------------
 
@@ -159,11 +162,6 @@ class Gathering:
     def altered(self, dataset: str, number: int) -> None:
         """The size or times of a file were changed, of which the kernel goes by its own."""
         self._altered.add((dataset, number))
-
-    def losses(self, dataset: str, number: int) -> int:
-        """How often changes of a file's size or times were lost that the kernel was told are done:
-        what it knew of the file before is not to be relied on."""
-        return self._losses.get((dataset, number), 0)
 
     def write_content(self, dataset: str, number: int, data: memoryview, offset: int) -> int:
         """Write to a file; the bytes written."""
@@ -326,13 +324,11 @@ class Gathering:
         if self._alone:
             return  # whose request it is is told, and nobody else has lost anything
         self._lost = self._handles
-        for key in self._altered:
-            self._losses[key] = self._losses.get(key, 0) + 1
+        self.losses.update(self._altered)
         log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
 
     def _tell(self, subjects: set[Subject]) -> None:
-        losses = self._losses
-        self._undone({s._replace(losses=losses.get(s[:2], 0)) for s in subjects})
+        self._undone({subject._replace(losses=self.losses[subject[:2]]) for subject in subjects})
 
     def _drop_nodes(self) -> None:
         for fs, _ in self._nodes.values():

@@ -392,7 +392,7 @@ def test_a_commit_that_is_interrupted_tells_of_the_loss(
         gathering.commit()
     assert told == [{Subject("files", number, b"")}]
     assert "what was changed since the last commit is lost" in caplog.text
-    assert gathering.losses("files", number) == 1
+    assert gathering.losses["files", number] == 1
     with pytest.raises(LostChangesError):
         gathering.check_kept(handle)
 
@@ -406,7 +406,7 @@ def test_losses_are_counted_of_what_the_kernel_was_told_of_a_file(make_store: Ma
     kept, written, cut, other = numbers
     write(gathering, kept, b"content", 0, 7)
     gathering.commit()
-    assert [gathering.losses("files", number) for number in numbers] == [0, 0, 0, 0]
+    assert [gathering.losses["files", number] for number in numbers] == [0, 0, 0, 0]
     for turn in range(2):
         write(gathering, written, b"content", 0, 7)
         with gathering:
@@ -417,7 +417,7 @@ def test_losses_are_counted_of_what_the_kernel_was_told_of_a_file(make_store: Ma
         with pytest.raises(MemoryError), gathering:
             gathering.write("files", ROOT, b"half").create(ROOT, b"half", stat.S_IFREG, 0, 0)
             raise MemoryError
-        assert [gathering.losses("files", number) for number in numbers] == [
+        assert [gathering.losses["files", number] for number in numbers] == [
             0,
             turn + 1,
             turn + 1,
