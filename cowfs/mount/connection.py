@@ -11,10 +11,12 @@ returns `LATER`, goes on in a thread of its own and answers with `reply`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import select
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -33,6 +35,8 @@ _BACKGROUND = 64
 
 _POLL_S = 100e-6
 """Time within which the next request of a brisk conversation comes."""
+_REFUSE_MS = 10
+"""How often to look whether who still used the descriptor at the end is done."""
 _PROCESSORS = len(os.sched_getaffinity(0))
 """On a single one, waiting without sleep would keep who asks from going on."""
 
@@ -48,12 +52,12 @@ class Operations(Protocol):
     """What a file system does. Files are known by nodeid, open ones by the handle that `open` gave.
 
     Errors are raised as OSError or cowfs.Error. `owner` is (uid, gid) of who asks; permissions
-    were checked by the kernel.
+    were checked by the kernel. `opened` says that the file is open, not found by its path.
     """
 
     def lookup(self, parent: int, name: bytes) -> Entry: ...
     def forget(self, nodeid: int, lookups: int) -> None: ...
-    def getattr(self, nodeid: int) -> tuple[bytes, int]: ...
+    def getattr(self, nodeid: int, opened: bool) -> tuple[bytes, int]: ...
     def setattr(self, nodeid: int, changes: Changes) -> tuple[bytes, int]: ...
     def readlink(self, nodeid: int) -> bytes: ...
     def mknod(
@@ -108,6 +112,10 @@ class Connection:
         os.set_blocking(fd, False)
         self._waiting = select.poll()
         self._waiting.register(fd, select.POLLIN)
+        self._buffer = bytearray(MAX_DATA + protocol.HEADER_ROOM)
+        self._lock = threading.Lock()
+        self._telling = 0
+        """Threads that are in `_notify`, in which the descriptor stays as it is."""
         self._brisk = False
         """Whether the last request came soon after the one before."""
         self._do = operations
@@ -118,7 +126,7 @@ class Connection:
 
     def serve(self) -> None:
         """Answer until the file system is unmounted, or the connection closed."""
-        buffer = bytearray(MAX_DATA + protocol.HEADER_ROOM)
+        buffer = self._buffer
         whole = memoryview(buffer)
         request, handlers = self._request, self._handlers
         unpack, header_size = protocol.IN_HEADER.unpack_from, protocol.IN_HEADER.size
@@ -138,6 +146,9 @@ class Connection:
             except (Error, OSError) as error:
                 self.reply(unique, error=error_number(error))
                 continue
+            except BaseException:
+                self.reply(unique, error=errno.EIO)
+                raise
             if answer is not None:
                 self.reply(unique, answer)
 
@@ -192,17 +203,41 @@ class Connection:
     def _notify(self, kind: int, body: bytes) -> None:
         length = protocol.OUT_HEADER.size + len(body)
         header = protocol.OUT_HEADER.pack(length, kind, 0)
+        with self._lock:
+            if self._fd < 0:
+                return
+            self._telling += 1
         try:
             os.writev(self._fd, [header, body])
         except OSError as failure:
             if failure.errno not in _GONE:
                 raise
+        finally:
+            with self._lock:
+                self._telling -= 1
 
     def close(self) -> None:
-        """Let go of the descriptor; a mount that is still there is of no use from now on."""
-        fd, self._fd = self._fd, -1
+        """Let go of the descriptor; a mount that is still there is of no use from now on.
+
+        Who tells the kernel something waits for what it sends, and keeps the mount alive meanwhile,
+        with all who ask; so until that is done, what they ask is refused.
+        """
+        while not self._let_go():
+            if self._waiting.poll(_REFUSE_MS):
+                with contextlib.suppress(OSError):  # unmounted, or taken back
+                    os.readv(self._fd, [self._buffer])
+                    _, _, unique, *_ = protocol.IN_HEADER.unpack_from(self._buffer)
+                    self.reply(unique, error=errno.EIO)
+
+    def _let_go(self) -> bool:
+        """Close the descriptor, unless somebody is using it."""
+        with self._lock:
+            if self._telling:
+                return False
+            fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        return True
 
     # --- requests: each unpacks its body, asks, and packs the answer ------------------------------
 
@@ -255,7 +290,9 @@ class Connection:
     def _getattr(
         self, body: memoryview, nodeid: int, unique: int, owner: tuple[int, int]
     ) -> Answer:
-        attributes, seconds = self._do.getattr(nodeid)
+        (flags,) = protocol.GETATTR_IN.unpack_from(body)
+        opened = bool(flags & protocol.GETATTR_FH)
+        attributes, seconds = self._do.getattr(nodeid, opened)
         return protocol.ATTR_OUT.pack(seconds, 0, 0) + attributes
 
     def _setattr(

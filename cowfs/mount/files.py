@@ -3,6 +3,12 @@
 Nothing but this process changes what is mounted, so the kernel may keep what it was told for as
 long as it likes; only names of snapshots come and go behind its back.
 
+Where changes were lost (`gathering.py`) that is wrong, and of the size and times of files the
+kernel would go by its own all the same. So such a file gets another nodeid. Requests for the one
+before are refused as stale, on which Linux looks the path up again and finds the file anew; and
+with EIO where they come from a file that is open since then, whose reader or writer knows what is
+no more.
+
 The kernel holds back what is written (its writeback cache). It sends it when a file is closed or
 synced, and after half a minute; who needs it sooner asks for it (`Connection.write_out`, or `sync`
 of the whole mount), in another thread than the one that takes it.
@@ -26,7 +32,7 @@ from cowfs.limits import RECORD_SIZE
 
 from . import protocol
 from .connection import Connection, error_number
-from .gathering import Gathering
+from .gathering import Gathering, LostChangesError, Subject
 from .protocol import Changes, Entry
 from .snapshots import (
     HIDDEN,
@@ -35,6 +41,9 @@ from .snapshots import (
     SNAPSHOTS,
     SNAPSHOTS_NAME,
     Snapshots,
+    in_dataset,
+    nodeid_anew,
+    number_of,
 )
 
 FOR_LONG_S = 24 * 3600
@@ -100,15 +109,16 @@ class Files:
     def write_out(self) -> None:
         """Wait for all that the kernel holds back of files that are open for writing: syncfs(2)
         begins to send it, and does not wait. Of others it holds nothing back."""
-        for nodeid in list(self._writers):
-            self.connection.write_out(nodeid)
+        for number in list(self._writers):
+            self.connection.write_out(self._nodeid(number))
 
-    def ask_anew(self, number: int, name: bytes) -> None:
+    def ask_anew(self, subject: Subject) -> None:
         """Have the kernel forget what it knows of a file, and what a directory has under a name:
         not to be called by who serves."""
+        _, number, name, losses = subject
         if name:
             self.connection.ask_anew(number, name)
-        self.connection.write_out(number)
+        self.connection.write_out(nodeid_anew(number, losses))
 
     # --- names ----------------------------------------------------------------------------------
 
@@ -169,9 +179,10 @@ class Files:
         return self._made(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
 
     def link(self, nodeid: int, parent: int, name: bytes) -> Entry:
+        number = self._head(nodeid)
         self._write(parent, name)
-        self._write(nodeid).link(nodeid, parent, name)
-        return self._entry(nodeid)
+        self._write(nodeid).link(number, parent, name)
+        return self._entry(number)
 
     def unlink(self, parent: int, name: bytes) -> None:
         self._write(parent, name).unlink(parent, name, self._open.keep)
@@ -202,20 +213,21 @@ class Files:
 
     # --- state ----------------------------------------------------------------------------------
 
-    def getattr(self, nodeid: int) -> tuple[bytes, int]:
+    def getattr(self, nodeid: int, opened: bool) -> tuple[bytes, int]:
         if nodeid >= HIDDEN:
             return self._pack_hidden(nodeid), 0
-        dataset, number = self._where(nodeid)
+        dataset, number = self._where(nodeid, opened=opened)
         nodes = self._gathering.read(dataset)
-        return _pack(nodes, nodeid, number, nodes.get(number)), FOR_LONG_S
+        shown = number if dataset == self._name else nodeid
+        return _pack(nodes, shown, number, nodes.get(number)), FOR_LONG_S
 
     def setattr(self, nodeid: int, changes: Changes) -> tuple[bytes, int]:
-        number = self._head(nodeid)
-        mode, uid, gid, size, atime_ns, mtime_ns, ctime_ns, drop_powers = changes
+        mode, uid, gid, size, atime_ns, mtime_ns, ctime_ns, drop_powers, opened = changes
+        number = self._head(nodeid, opened=opened)
         if ctime_ns is not None and self._gathering.read(self._name).find(number) is None:
             # Of a file that was just removed, the kernel still sends when that was.
             return protocol.NO_ATTRIBUTES, 0
-        nodes = self._write(number)
+        nodes = self._write(nodeid)
         if size is not None:
             nodes.truncate(number, size)
         if drop_powers:
@@ -230,7 +242,10 @@ class Files:
                 mtime_ns=mtime_ns,
                 ctime_ns=ctime_ns,
             )
-        return _pack(nodes, nodeid, number, nodes.get(number)), FOR_LONG_S
+        inode = nodes.get(number)
+        if inode.is_regular and (size, mtime_ns) != (None, None):
+            self._gathering.altered(self._name, number)
+        return _pack(nodes, number, number, inode), FOR_LONG_S
 
     def statfs(self, nodeid: int) -> os.statvfs_result:
         return self._gathering.dataset(self._name).statvfs()
@@ -262,39 +277,40 @@ class Files:
 
     def open(self, nodeid: int, flags: int, drop_powers: bool) -> tuple[int, int]:
         dataset, number = self._where(nodeid)
-        if nodeid == number:
+        if dataset == self._name:
             self._gathering.read(dataset).get(number)
             if drop_powers:
-                self._write(number).drop_powers(number)
+                self._write(nodeid).drop_powers(number)
             self._hold(number, flags)
         elif flags & os.O_ACCMODE != os.O_RDONLY:
             raise _refusal(errno.EROFS)
         return self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
 
     def release(self, nodeid: int, handle: int, flags: int) -> None:
-        if nodeid >> NUMBER_BITS:
+        if not in_dataset(nodeid):
             return
+        number = number_of(nodeid)
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            left = self._writers.pop(nodeid) - 1
+            left = self._writers.pop(number) - 1
             if left:
-                self._writers[nodeid] = left
-        if self._open.let_go(nodeid):
-            self._write(nodeid).forget(nodeid)
+                self._writers[number] = left
+        if self._open.let_go(number):
+            self._gathering.write(self._name, number).forget(number)
 
     def read(self, nodeid: int, handle: int, offset: int, length: int) -> bytes:
-        dataset, number = self._where(nodeid)
+        dataset, number = self._where(nodeid, opened=True)
         data = self._gathering.content(dataset, number).pread(length, offset)
         if dataset == self._name and self._snapshots is not None:
             inode = self._gathering.read(dataset).get(number)
             if access_is_due(inode, time.time_ns()) and not self._gathering.store.readonly:
-                self._write(number).note_access(number)
+                self._write(nodeid).note_access(number)
         return data
 
     def write(self, nodeid: int, handle: int, offset: int, data: memoryview, flags: int) -> int:
-        number = self._head(nodeid)
+        number = self._head(nodeid, opened=True)
         written = self._gathering.write_content(self._name, number, data, offset)
         if flags & protocol.WRITE_KILL_SUIDGID:
-            self._write(number).drop_powers(number)
+            self._write(nodeid).drop_powers(number)
         return written
 
     def fsync(self, nodeid: int, handle: int) -> None:
@@ -304,25 +320,29 @@ class Files:
     def fallocate(self, nodeid: int, handle: int, offset: int, length: int, mode: int) -> None:
         if mode & ~(_KEEP_SIZE | _PUNCH_HOLE | _ZERO_RANGE):
             raise _refusal(errno.EOPNOTSUPP)
+        number = self._head(nodeid, opened=True)
         nodes = self._write(nodeid)
         if mode & (_PUNCH_HOLE | _ZERO_RANGE):
-            nodes.punch(nodeid, offset, length)
-        if not mode & _KEEP_SIZE and offset + length > nodes.get(nodeid).size:
-            nodes.truncate(nodeid, offset + length)
+            nodes.punch(number, offset, length)
+        if not mode & _KEEP_SIZE and offset + length > nodes.get(number).size:
+            nodes.truncate(number, offset + length)
+        self._gathering.altered(self._name, number)
 
     def copy(self, nodeid: int, offset: int, to: int, to_offset: int, length: int) -> int:
         """Whole files share what is stored; for anything else the kernel reads and writes."""
+        target = self._head(to, opened=True)
+        dataset, number = self._where(nodeid, opened=True)  # it may be in a snapshot
         nodes = self._write(to)
-        dataset, number = self._where(nodeid)  # it may be in a snapshot
         source = self._gathering.read(dataset)
         size = source.get(number).size
-        if offset or to_offset or length < size or nodes.get(to).size or nodeid == to:
+        if offset or to_offset or length < size or nodes.get(target).size or nodeid == to:
             raise _refusal(errno.EOPNOTSUPP)
-        nodes.share(source, number, to)
+        nodes.share(source, number, target)
+        self._gathering.altered(self._name, target)
         return size
 
     def lseek(self, nodeid: int, handle: int, offset: int, whence: int, unique: int) -> int | None:
-        if nodeid in self._writers:
+        if in_dataset(nodeid) and number_of(nodeid) in self._writers:
             self._later(unique, lambda: self._seek_behind_kernel(nodeid, offset, whence))
             return None
         return self._seek(nodeid, offset, whence)
@@ -334,7 +354,7 @@ class Files:
             return protocol.LSEEK_OUT.pack(self._seek(nodeid, offset, whence))
 
     def _seek(self, nodeid: int, offset: int, whence: int) -> int:
-        dataset, number = self._where(nodeid)
+        dataset, number = self._where(nodeid, opened=True)
         nodes = self._gathering.read(dataset)
         found: int | None = None
         if offset < nodes.get(number).size:
@@ -430,19 +450,29 @@ class Files:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _where(self, nodeid: int) -> tuple[str, int]:
-        """(dataset or snapshot, inode number) of a node."""
-        if nodeid < 1 << NUMBER_BITS:
+    def _where(self, nodeid: int, *, opened: bool = False) -> tuple[str, int]:
+        """(dataset or snapshot, inode number) of a node. Raises StaleFileError, or, for an open
+        file, LostChangesError."""
+        if nodeid < 1 << NUMBER_BITS and not self._gathering.losses:  # nearly always
             return self._name, nodeid
+        if in_dataset(nodeid):
+            number = number_of(nodeid)
+            if nodeid != self._nodeid(number):
+                raise LostChangesError if opened else StaleFileError
+            return self._name, number
         if self._snapshots is None or nodeid >= HIDDEN:
             raise StaleFileError
         return self._snapshots.where(nodeid)
 
-    def _head(self, nodeid: int) -> int:
+    def _head(self, nodeid: int, *, opened: bool = False) -> int:
         """The inode number of a node that can be changed."""
-        if nodeid >> NUMBER_BITS:
+        if not in_dataset(nodeid):
             raise _refusal(errno.EPERM if nodeid >= HIDDEN else errno.EROFS)
-        return nodeid
+        return self._where(nodeid, opened=opened)[1]
+
+    def _nodeid(self, number: int) -> int:
+        """By which the kernel knows a file of the dataset since changes of it were lost."""
+        return nodeid_anew(number, self._gathering.losses[self._name, number])
 
     def _write(self, nodeid: int, name: bytes = b"") -> Inodes:
         """The files, to change one of them, or what a directory has under a name."""
@@ -458,11 +488,14 @@ class Files:
             self._writers[number] = self._writers.get(number, 0) + 1
 
     def _entry(self, nodeid: int, *, name_seconds: int = FOR_LONG_S) -> Entry:
+        """What the kernel is told of a file, which it knows by another nodeid after losses."""
         if nodeid >= HIDDEN:
             return self._hidden_entry(nodeid)
-        dataset, number = self._where(nodeid)
+        dataset, number = (self._name, nodeid) if in_dataset(nodeid) else self._where(nodeid)
         nodes = self._gathering.read(dataset)
         attributes = _pack(nodes, nodeid, number, nodes.get(number))
+        if dataset == self._name:
+            nodeid = self._nodeid(number)
         return Entry(nodeid, attributes, name_seconds, FOR_LONG_S)
 
     def _hidden_entry(self, nodeid: int) -> Entry:

@@ -11,7 +11,9 @@ What runs out of space takes its transaction with it (docs/design.md), here with
 programs were told are done. So where room gets short, each request commits by itself, and what
 fails is that request alone. Where that was misjudged, or damage stops a request in its middle, each
 program that had a file open is told at its next fsync: what it wrote may be gone. The kernel, which
-goes on believing what it was told, is told as well: of all that the transaction was about.
+goes on believing what it was told, is told as well: of all that the transaction was about. No word
+makes it give up the size and times of a file whose writes it holds back, so losses are counted for
+each file, and a file with another count is another one to the kernel (`files.py`).
 
 A large file comes in many writes, one behind the other. Its tree of records is stored once for all
 of them: when anything else is asked for, which then finds everything in place.
@@ -26,13 +28,14 @@ import errno
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
 from cowfs import FS, Store, Transaction
 from cowfs.blob import Blob
-from cowfs.errors import Error, FileError, OutOfSpaceError
+from cowfs.errors import FileError, OutOfSpaceError
 from cowfs.fs.nodes import Inodes
 from cowfs.limits import KIB, MIB, RECORD_SIZE
 
@@ -47,12 +50,20 @@ end, is written anew as a whole, and the old one is free only after the commit."
 log = logging.getLogger("cowfs.mount")
 
 
+class LostChangesError(FileError):
+    """Changes were lost since this file was opened; open it anew."""
+
+    code = errno.EIO
+
+
 class Subject(NamedTuple):
     """What a request was about: a file; or, with a name, what a directory has under it."""
 
     dataset: str
     number: int
     name: bytes
+    losses: int = 0
+    """Of the file, before this was told (`Gathering.losses`)."""
 
 
 class Gathering:
@@ -95,6 +106,12 @@ class Gathering:
         """The largest inode number of each dataset that the kernel was given for a new file."""
         self._lost_numbers: dict[str, int] = {}
         """The same as of the newest loss: what comes after it is not to be mistaken for that."""
+        self._altered: set[tuple[str, int]] = set()
+        """The files whose size or times the open transaction changes."""
+        self.losses: Counter[tuple[str, int]] = Counter()
+        """By dataset and number, how often changes of a file's size or times were lost that the
+        kernel was told are done: what it knew of the file before is not to be relied on. Each loss
+        adds the files of some seconds."""
 
     # --- for requests ---------------------------------------------------------------------------
 
@@ -142,10 +159,15 @@ class Gathering:
         self._subjects.add(Subject(dataset, number, b""))
         self._given[dataset] = number
 
+    def altered(self, dataset: str, number: int) -> None:
+        """The size or times of a file were changed, of which the kernel goes by its own."""
+        self._altered.add((dataset, number))
+
     def write_content(self, dataset: str, number: int, data: memoryview, offset: int) -> int:
         """Write to a file; the bytes written."""
         self._writing = Subject(dataset, number, b"")
         nodes = self._prepare(self._writing, len(data))
+        self.altered(dataset, number)
         content = self._content
         if content is None or content.nodes is not nodes or content.number != number:
             self._store_content()
@@ -164,9 +186,10 @@ class Gathering:
         return self._handles
 
     def check_kept(self, handle: int) -> None:
-        """Raise EIO where changes were lost since the file was opened: they may be its own."""
+        """Raise LostChangesError where changes were lost since the file was opened: they may be
+        its own."""
         if handle <= self._lost:
-            raise OSError(errno.EIO, "changes were lost since this file was opened; open it anew")
+            raise LostChangesError
 
     @property
     def pending(self) -> bool:
@@ -178,22 +201,23 @@ class Gathering:
     def commit(self, *, durable: bool = True) -> None:
         """Commit what was gathered. With `durable`, all before it is durable, too."""
         with self._lock:
-            transaction, self._transaction = self._transaction, None
+            transaction = self._transaction
             if transaction is None:
                 self._drop_nodes()
                 if durable and not self.store.readonly:
                     self.store.sync()
                 return
             try:
+                self._transaction = None
                 self._store_content()
                 self._drop_nodes()
                 transaction.durable = durable
                 transaction.commit()
-            except (Error, OSError) as error:
-                self._tell_loss(error)
-                self._forget(transaction)
+            except BaseException as error:  # an interrupt, too: nobody else knows of the changes
+                self._lose(transaction, error)
                 raise
             self._subjects.clear()
+            self._altered.clear()
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -232,19 +256,26 @@ class Gathering:
         if content is not None:
             content.blob.store()
 
-    def _forget(self, transaction: Transaction) -> None:
+    def _lose(self, transaction: Transaction, error: BaseException) -> None:
         """A transaction cannot go on, nor anything that was gathered in it."""
+        try:
+            self._tell_loss(error)
+        finally:
+            self._forget(transaction)
+
+    def _forget(self, transaction: Transaction) -> None:
         self._content = None
         self._drop_nodes()
         self._transaction = None
         self._subjects = set()
+        self._altered = set()
         transaction.abort()
 
     def _failed(self, error: BaseException) -> None:
         """A request failed. Most leave no trace; one that left the transaction in pieces ends it,
         with all that was gathered."""
         if self._writing is not None:
-            self._undone({self._writing})  # the kernel shows what it sent, and has it as written
+            self._tell({self._writing})  # the kernel shows what it sent, and has it as written
         transaction = self._transaction
         if transaction is None or not (
             isinstance(error, OutOfSpaceError)
@@ -253,8 +284,7 @@ class Gathering:
             or self._is_half_done(error)
         ):
             return
-        self._tell_loss(error)
-        self._forget(transaction)
+        self._lose(transaction, error)
 
     def _is_half_done(self, error: BaseException) -> bool:
         """Whether the request failed in its middle, as by damage or an interrupt. What is
@@ -290,11 +320,15 @@ class Gathering:
 
     def _tell_loss(self, error: BaseException) -> None:
         self._lost_numbers.update(self._given)
-        self._undone(self._subjects)
+        self._tell(self._subjects)
         if self._alone:
             return  # whose request it is is told, and nobody else has lost anything
         self._lost = self._handles
+        self.losses.update(self._altered)
         log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
+
+    def _tell(self, subjects: set[Subject]) -> None:
+        self._undone({subject._replace(losses=self.losses[subject[:2]]) for subject in subjects})
 
     def _drop_nodes(self) -> None:
         for fs, _ in self._nodes.values():

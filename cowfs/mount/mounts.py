@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import threading
 from contextlib import AbstractContextManager
@@ -29,6 +30,8 @@ COMMIT_EVERY_S = 4.0
 _PATIENCE_S = 5.0
 """How long files that are still open keep an unmounted file system alive when the process is told
 to end."""
+
+log = logging.getLogger("cowfs.mount")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -215,9 +218,16 @@ class Mounts(Holder):
         for who changes a directory, hence for those who serve, so a thread of its own does it."""
         while (subjects := self._undone.get()) is not None:
             for mount in self.active():
-                for dataset, number, name in subjects:
-                    if dataset == mount.name:
-                        mount.files.ask_anew(number, name)
+                for subject in subjects:
+                    if subject.dataset == mount.name:
+                        self._tell_of(subject, mount)
+
+    def _tell_of(self, subject: Subject, mount: Mount) -> None:
+        """What cannot be told, as for want of memory, goes on being shown; no write goes by it."""
+        try:
+            mount.files.ask_anew(subject)
+        except (OSError, MemoryError) as error:
+            log.error("%s: some of what was lost is still shown: %s", mount.directory, error)
 
 
 def _sync(fd: int) -> None:

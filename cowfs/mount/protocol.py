@@ -103,10 +103,13 @@ FATTR_GID = 1 << 2
 FATTR_SIZE = 1 << 3
 FATTR_ATIME = 1 << 4
 FATTR_MTIME = 1 << 5
+FATTR_FH = 1 << 6
 FATTR_ATIME_NOW = 1 << 7
 FATTR_MTIME_NOW = 1 << 8
 FATTR_CTIME = 1 << 10
 FATTR_KILL_SUIDGID = 1 << 11
+
+GETATTR_FH = 1 << 0
 
 FOPEN_KEEP_CACHE = 1 << 1
 
@@ -131,6 +134,8 @@ ENTRY_OUT = struct.Struct("<QQQQII")
 """nodeid, generation, seconds that the name and the attributes hold, their nanoseconds; ATTR"""
 ATTR_OUT = struct.Struct("<QII")
 """seconds that the attributes hold, nanoseconds, padding; ATTR"""
+GETATTR_IN = struct.Struct("<I12x")
+"""GETATTR_ flags, padding and handle"""
 SETATTR_IN = struct.Struct("<IIQQQqqqIIIIIIII")
 """valid, padding, handle, size, lock owner, atime, mtime, ctime, their nanoseconds, mode, unused,
 uid, gid, unused"""
@@ -268,6 +273,8 @@ class Changes(NamedTuple):
     ctime_ns: int | None
     drop_powers: bool
     """Whether setuid and setgid bits and capabilities go."""
+    opened: bool
+    """Whether this is about an open file, not one that was found by its path."""
 
 
 def unpack_changes(body: memoryview, now_ns: int) -> Changes:
@@ -288,6 +295,7 @@ def unpack_changes(body: memoryview, now_ns: int) -> Changes:
         modified,
         ctime * _NS + ctime_ns if valid & FATTR_CTIME else None,
         bool(valid & FATTR_KILL_SUIDGID),
+        bool(valid & FATTR_FH),
     )
 
 

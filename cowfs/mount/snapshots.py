@@ -1,7 +1,8 @@
 """`.cowfs/snapshots/NAME` in a mounted dataset: the snapshots, by numbers for the kernel.
 
 A file in a snapshot has the same inode number as in the dataset, and the kernel knows both at
-once. So a nodeid is the inode number with the number of a snapshot above it, 0 for the dataset.
+once. So a nodeid is the inode number with the number of a snapshot above it, 0 for the dataset; or,
+where changes of a file in the dataset were lost, with `ANEW` and how often.
 """
 
 from __future__ import annotations
@@ -22,7 +23,25 @@ SNAPSHOTS = HIDDEN + 1
 
 NUMBER_BITS = 44
 """Bits of an inode number in a nodeid: 17 million million files in the history of a dataset."""
-_MOST = 1 << (63 - NUMBER_BITS)
+ANEW = 1 << 62
+"""Bit of the nodeid of a file that the kernel is to know anew, as it relies on what was lost."""
+_MOST = 1 << (62 - NUMBER_BITS)
+
+
+def nodeid_anew(number: int, losses: int) -> int:
+    """The nodeid of a file in the dataset. The count goes round, far beyond what the kernel keeps
+    of one file."""
+    return number | ANEW | losses % _MOST << NUMBER_BITS if losses else number
+
+
+def number_of(nodeid: int) -> int:
+    """The inode number of a file in the dataset or in a snapshot."""
+    return nodeid & ((1 << NUMBER_BITS) - 1)
+
+
+def in_dataset(nodeid: int) -> bool:
+    """Whether a node is of the dataset itself, not of a snapshot, nor hidden."""
+    return bool(nodeid & ANEW) or nodeid < 1 << NUMBER_BITS
 
 
 class Snapshots:
@@ -66,4 +85,4 @@ class Snapshots:
         name = self._names.get(nodeid >> NUMBER_BITS)
         if name is None:
             raise StaleFileError
-        return f"{self._dataset}@{name}", nodeid & ((1 << NUMBER_BITS) - 1)
+        return f"{self._dataset}@{name}", number_of(nodeid)

@@ -24,6 +24,13 @@ def need(program: str, package: str) -> str:
     return path
 
 
+def need_fuse() -> None:
+    """The test is skipped where nothing can be mounted."""
+    need("fusermount3", "fuse3")
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("the kernel has no FUSE")
+
+
 def run(*command: str | Path, cwd: Path | None = None, input: str | None = None) -> str:
     """What a program prints; it must end well."""
     done = subprocess.run(
@@ -91,9 +98,7 @@ class Image:
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[Image]:
     """An image with an empty dataset of files, to be mounted; it is sound at the end."""
-    need("fusermount3", "fuse3")
-    if not os.path.exists("/dev/fuse"):
-        pytest.skip("the kernel has no FUSE")
+    need_fuse()
     image = Image(directory)
     image.cowfs("mkfs")
     image.cowfs("create", "files")

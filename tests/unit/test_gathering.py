@@ -16,7 +16,7 @@ from cowfs.errors import CorruptionError, Error, FailedError, OutOfSpaceError
 from cowfs.fs.inode import ROOT
 from cowfs.limits import KIB, MIB
 from cowfs.mount import gathering as module
-from cowfs.mount.gathering import Gathering
+from cowfs.mount.gathering import Gathering, LostChangesError, Subject
 
 from ..conftest import MakeStore
 from ..devices import FailingDevice, ThinDevice
@@ -210,7 +210,7 @@ def test_where_room_is_misjudged_the_loss_is_told_and_the_store_goes_on(
     assert names(gathering) == [b"kept"]
     create(gathering, b"more")
     gathering.commit()
-    with pytest.raises(OSError, match="changes were lost"):
+    with pytest.raises(LostChangesError):
         gathering.check_kept(handle)
     gathering.check_kept(gathering.handle())
     assert store.at("files").listdir() == ["kept", "more"]
@@ -361,3 +361,72 @@ def test_a_failed_flush_is_told_once_and_nothing_is_written_any_more(
     with pytest.raises(FailedError):
         create(gathering, b"two")
     assert b"kept" in names(gathering)
+
+
+class InterruptedDevice(MemoryDevice):
+    """A device that an interrupt comes upon in the next flush, once it is `armed`."""
+
+    armed = False
+
+    def flush(self) -> None:
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        super().flush()
+
+
+def test_a_commit_that_is_interrupted_tells_of_the_loss(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = InterruptedDevice()
+    store = make_store(device)
+    store.create("files", "fs")
+    told: list[set[Subject]] = []
+    gathering = Gathering(store, told.append)
+    number = create(gathering, b"file")
+    gathering.commit()
+    handle = gathering.handle()
+    write(gathering, number, b"content", 0, 7)
+    device.armed = True
+    with caplog.at_level(logging.ERROR), pytest.raises(KeyboardInterrupt):
+        gathering.commit()
+    assert told == [{Subject("files", number, b"")}]
+    assert "what was changed since the last commit is lost" in caplog.text
+    assert gathering.losses["files", number] == 1
+    with pytest.raises(LostChangesError):
+        gathering.check_kept(handle)
+
+
+def test_losses_are_counted_of_what_the_kernel_was_told_of_a_file(make_store: MakeStore) -> None:
+    store = make_store()
+    store.create("files", "fs")
+    told: list[set[Subject]] = []
+    gathering = Gathering(store, told.append)
+    numbers = [create(gathering, name) for name in (b"kept", b"written", b"cut", b"other")]
+    kept, written, cut, other = numbers
+    write(gathering, kept, b"content", 0, 7)
+    gathering.commit()
+    assert [gathering.losses["files", number] for number in numbers] == [0, 0, 0, 0]
+    for turn in range(2):
+        write(gathering, written, b"content", 0, 7)
+        with gathering:
+            gathering.write("files", cut).truncate(cut, 10)
+            gathering.altered("files", cut)
+        with gathering:
+            gathering.write("files", other).set_attributes(other, mode=0o600)
+        with pytest.raises(MemoryError), gathering:
+            gathering.write("files", ROOT, b"half").create(ROOT, b"half", stat.S_IFREG, 0, 0)
+            raise MemoryError
+        assert [gathering.losses["files", number] for number in numbers] == [
+            0,
+            turn + 1,
+            turn + 1,
+            0,
+        ]
+        assert told.pop() == {
+            Subject("files", written, b"", turn),
+            Subject("files", cut, b"", turn),
+            Subject("files", other, b"", 0),
+            Subject("files", ROOT, b"half", 0),
+        }
+    assert store.at("files").read_bytes("kept") == b"content"

@@ -39,7 +39,7 @@ class Passthrough:
     def forget(self, nodeid: int, lookups: int) -> None:
         self._paths.pop(nodeid, None)
 
-    def getattr(self, nodeid: int) -> tuple[bytes, int]:
+    def getattr(self, nodeid: int, opened: bool) -> tuple[bytes, int]:
         return pack(nodeid, os.lstat(self._paths[nodeid])), FOR_LONG_S
 
     def setattr(self, nodeid: int, changes: Changes) -> tuple[bytes, int]:
@@ -49,7 +49,7 @@ class Passthrough:
         if changes.mtime_ns is not None:
             state = os.lstat(path)
             os.utime(path, ns=(changes.atime_ns or state.st_atime_ns, changes.mtime_ns))
-        return self.getattr(nodeid)
+        return self.getattr(nodeid, False)
 
     def readlink(self, nodeid: int) -> bytes:
         return os.readlink(self._paths[nodeid])
