@@ -227,12 +227,14 @@ def test_an_interrupt_anywhere_in_a_commit_leaves_the_store_usable_or_failed(at:
     assert_sound(again)
 
 
+@pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("room", range(40, 400, 30))
 def test_a_disk_under_the_image_that_is_full_fails_one_transaction_and_not_the_store(
-    room: int,
+    room: int, copies: int
 ) -> None:
-    device = ThinDevice(room)
-    store = cowfs.open_device(device, parameters=cowfs.Parameters())
+    device = ThinDevice(room + 200 * (copies - 1))
+    parameters = cowfs.Parameters(metadata_copies=copies)
+    store = cowfs.open_device(device, parameters=parameters)
     values = store.create("a")
     kept = []
     with pytest.raises(cowfs.OutOfSpaceError):
