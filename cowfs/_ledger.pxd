@@ -38,7 +38,7 @@ cdef class Ledger:
     cdef public Py_ssize_t dirty_limit
     cdef public object spill
     cdef public object compress
-    cdef public object broken
+    cdef public int unfinished
 
     cpdef uint32_t count(self, uint64_t block) except 0
     cpdef share(self, uint64_t block)

@@ -29,7 +29,7 @@ class Ledger:
     dirty_limit: int
     spill: Callable[[], None] | None
     compress: Callable[[bytes], bytes] | None
-    broken: BaseException | None
+    unfinished: int
     def __init__(
         self,
         txid: int,

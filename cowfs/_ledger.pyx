@@ -82,7 +82,9 @@ cdef class Ledger:
     `dropped` holds references of whole subtrees whose blocks nobody has released yet.
     `compress` is how leaves will be compressed when they are stored, or None. `keep_old` is for open
     readers: nodes of the old version stay in the cache. `below` is the ledger of the transactions
-    before, whose trees are not stored yet. `broken` is what ended a change of a tree in its middle.
+    before, whose trees are not stored yet.
+    `unfinished` counts the changes of trees that have begun and not ended: where an error ends one in
+    its middle, whatever it is, that stays counted, and the transaction cannot commit.
     """
 
     def __init__(self, uint64_t txid, uint64_t durable, dict shared, uint32_t block_size,

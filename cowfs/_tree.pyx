@@ -97,8 +97,11 @@ cdef class Tree(TreeView):
         cdef Node copy = node.copy(
             0, self.small if node.used() <= self.small else self.node_size,
             self.ledger.txid, self.cache.dirty)
-        if not node.dirty and self.account(node) and not self.ledger.keep_old:
-            self.cache.forget(node)
+        if not node.dirty:
+            self.ledger.unfinished += 1
+            if self.account(node) and not self.ledger.keep_old:
+                self.cache.forget(node)
+            self.ledger.unfinished -= 1
         return copy
 
     cdef bint account(self, Node node) except -1:
@@ -176,11 +179,13 @@ cdef class Tree(TreeView):
             self.descend(slice_of(key), &path)
 
     cdef int store(self, Slice key, int kind, Slice value, bint release) except -1:
-        """Insert or replace."""
+        """Insert or replace. An error behind the descent breaks the transaction: the key may have
+        neither value."""
         cdef Path path
         cdef Node node = self.descend(key, &path)
         cdef int at
         self.version += 1
+        self.ledger.unfinished += 1
         if node.find(key, &at):
             if self.owner >= FIRST_DATASET:
                 self.ledger.replaced += 1
@@ -189,6 +194,7 @@ cdef class Tree(TreeView):
             if release:
                 self.forget_cell(node.cell(at))
             if node.overwrite(at, kind, value):
+                self.ledger.unfinished -= 1
                 return 0
             node.remove(at, 1)
         else:
@@ -197,6 +203,7 @@ cdef class Tree(TreeView):
                 self.ledger.grows = True
         if not node.insert(at, key, kind, value, None):
             self.insert_split(node, at, key, kind, value, &path)
+        self.ledger.unfinished -= 1
         return 0
 
     cdef int insert_split(self, Node node, int at, Slice key, int kind, Slice value,
@@ -324,15 +331,15 @@ cdef class Tree(TreeView):
         Whole subtrees go without a look at them: the ledger lists them as dropped.
         """
         cdef int64_t removed
+        cdef bytes first, last
         self.writing()
         if self.root is None or (stop is not None and (start or b"") >= stop):
             return 0
+        # Of a bound, no more than a key can have is of any consequence.
+        first, last = (start or b"")[:MAX_KEY_LEN + 1], (stop or b"")[:MAX_KEY_LEN + 1]
         removed = self.drop(start, stop)
         if self.owner >= FIRST_DATASET:
-            # Of a bound, no more than a key can have is of any consequence.
-            self.ledger.operations.add(
-                self.owner, OPERATION_RANGE,
-                (start or b"")[:MAX_KEY_LEN + 1], (stop or b"")[:MAX_KEY_LEN + 1])
+            self.ledger.operations.add(self.owner, OPERATION_RANGE, first, last)
         return removed
 
     cdef int64_t drop(self, bytes start, bytes stop) except -1:
@@ -340,15 +347,13 @@ cdef class Tree(TreeView):
         some may be gone."""
         cdef int64_t removed
         self.version += 1
-        try:
-            removed = self.drop_range(self.dirty_root(), start, stop)
-            self.items -= removed
-            if self.owner >= FIRST_DATASET:
-                self.ledger.removed += removed
-            self.lower_root()
-        except BaseException as error:
-            self.ledger.broken = error
-            raise
+        self.ledger.unfinished += 1
+        removed = self.drop_range(self.dirty_root(), start, stop)
+        self.items -= removed
+        if self.owner >= FIRST_DATASET:
+            self.ledger.removed += removed
+        self.lower_root()
+        self.ledger.unfinished -= 1
         return removed
 
     cdef int64_t drop_range(self, Node node, bytes start, bytes stop) except -1:
@@ -412,15 +417,17 @@ cdef class Tree(TreeView):
     def load_sorted(self, pairs, put_large):
         """Put pairs whose keys ascend; how many there were. Nodes are left full where keys append.
 
-        `put_large(key, value)` takes the values that do not fit a leaf.
+        `put_large(key, value)` takes the values that do not fit a leaf. An error behind the first
+        pair breaks the transaction.
         """
         cdef int64_t count = 0
         cdef bytes before = None, key, value
         cdef Node leaf = None
         cdef uint64_t version = 0
         self.writing()
-        self.ledger.operations.give_up()
-        self.ledger.grows = True
+        cdef Ledger ledger = self.ledger
+        ledger.operations.give_up()
+        ledger.grows = True
         for first, second in pairs:
             check_key(first)
             if type(second) is not bytes:
@@ -430,6 +437,8 @@ cdef class Tree(TreeView):
             if before is not None and key <= before:
                 raise UsageError(
                     f"load_sorted takes keys in ascending order; {key!r} follows {before!r}")
+            if before is None:
+                ledger.unfinished += 1
             before = key
             count += 1
             if PyBytes_GET_SIZE(value) > self.inline_limit:
@@ -449,12 +458,15 @@ cdef class Tree(TreeView):
                         key_of(leaf.cell(leaf.n - 1)), slice_of(key)) != 0):
                     leaf = None
         self.version += 1
+        if before is not None:
+            ledger.unfinished -= 1
         return count
 
     # --- storing ---------------------------------------------------------------------------------
 
     def flush(self, writer):
-        """Store every dirty node, children before parents. Returns the root's reference or None."""
+        """Store every dirty node, children before parents. Returns the root's reference or None. An
+        error breaks the transaction: nothing may refer to what was stored."""
         cdef bint limited = writer.space.limit > 0
         cdef Node stored
         write = writer.write_node
@@ -462,12 +474,14 @@ cdef class Tree(TreeView):
             self.ref = None
         elif self.root.dirty:
             self.version += 1  # whoever holds a dirty node finds its place again
+            self.ledger.unfinished += 1
             stored = self.store_node(self.dirty_root() if limited else self.root, write, limited)
             while stored.dirty:
                 self.part_child(self.raise_root(stored), 0)
                 stored = self.store_node(self.root, write, limited)
             self.root = stored
             self.ref = stored.reference(self.ledger.block_size)
+            self.ledger.unfinished -= 1
         return self.ref
 
     cdef Node store_node(self, Node node, write, bint limited):

@@ -11,8 +11,10 @@ the right to write, and before anything that was in use when it was read may be 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import limits
@@ -279,10 +281,10 @@ class BlockIO:
         lengths = [len(record) for record in records]
         encoded = self.encoder.encode_many(records)
         pointers = []
-        if sum(lengths) > limits.LOG_SHARE:
-            writer.leave_log()
-        writer.bulk = sum(lengths) >= limits.BULK
         try:
+            if sum(lengths) > limits.LOG_SHARE:
+                writer.leave_log()
+            writer.bulk = sum(lengths) >= limits.BULK
             for length, (compression, stored, digest) in zip(lengths, encoded, strict=True):
                 block = writer.write(stored)
                 pointers.append(
@@ -294,6 +296,15 @@ class BlockIO:
             self.broken = error
             raise
         return pointers
+
+    @contextlib.contextmanager
+    def as_a_whole(self) -> Iterator[None]:
+        """For a `with` block that is one change: an error in its middle breaks the transaction."""
+        try:
+            yield
+        except BaseException as error:
+            self.broken = error
+            raise
 
 
 def _reason(error: CorruptionError | DeviceError) -> str:

@@ -179,9 +179,16 @@ class KV(MutableMapping[bytes, bytes]):
     # What the mapping methods do in several steps is one transaction here.
 
     def update(self, other: Any = (), /) -> None:
-        """Put all items of a mapping, or pairs, together."""
-        with self._session.writing():
-            super().update(other)
+        """Put all items of a mapping, or pairs, together. In a transaction, an error behind the
+        first one breaks it."""
+        with self._session.writing() as tree:
+            version = tree.version
+            try:
+                super().update(other)
+            except BaseException as error:
+                if tree.version != version:
+                    self._session.io.broken = error
+                raise
 
     def pop(self, key: bytes, *default: Any) -> Any:
         """Remove a key and return its value, or `default` where it is not there."""

@@ -6,13 +6,14 @@ its ledger. So abandoning it means forgetting it, and committing it is `Committe
 
 from __future__ import annotations
 
+import functools
 import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from . import limits
 from ._tree import Tree
@@ -25,7 +26,7 @@ from .catalog import (
     is_snapshot_name,
     split_snapshot,
 )
-from .errors import ClosedError, ExistsError, UsageError
+from .errors import ClosedError, ExistsError, KindError, NotFoundError, UsageError
 from .ledger import settle
 from .reaper import Stack, release
 from .session import FixedSession
@@ -33,6 +34,33 @@ from .space import DELETING, DESTROYING, NORMAL, REPLACING, packed_runs
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+_REFUSALS = (UsageError, ExistsError, NotFoundError, KindError, ClosedError)
+"""Errors that come before anything is changed."""
+
+
+def _as_a_whole(
+    change: Callable[Concatenate[Transaction, _Arguments], _Result],
+) -> Callable[Concatenate[Transaction, _Arguments], _Result]:
+    """A method that makes one change: an error in its middle breaks the transaction."""
+
+    @functools.wraps(change)
+    def method(
+        self: Transaction, /, *arguments: _Arguments.args, **named: _Arguments.kwargs
+    ) -> _Result:
+        version = self.catalog.tree.version
+        try:
+            return change(self, *arguments, **named)
+        except BaseException as error:
+            if not isinstance(error, _REFUSALS) or self.catalog.tree.version != version:
+                self.io.broken = error
+            raise
+
+    return method
 
 
 class Transaction:
@@ -101,6 +129,7 @@ class Transaction:
         """The tree of a dataset, for the layers that work on it."""
         return self._open_root(name)[1]
 
+    @_as_a_whole
     def create(
         self,
         name: str,
@@ -130,6 +159,7 @@ class Transaction:
         )
         return self[name]
 
+    @_as_a_whole
     def resize(self, name: str, size: int) -> None:
         """Note the new size of a volume."""
         root, tree = self._open_root(name)
@@ -138,6 +168,7 @@ class Transaction:
         self._open[root.dataset] = (root, tree)
         self.catalog.put_dataset(root)
 
+    @_as_a_whole
     def rename(self, old: str, new: str) -> None:
         """Rename a dataset (its snapshots go with it), or a snapshot within its dataset."""
         self._check()
@@ -158,6 +189,7 @@ class Transaction:
         tree.label = new
         self._objects.pop(old, None)
 
+    @_as_a_whole
     def snapshot(self, *names: str) -> None:
         """Make snapshots `dataset@name`, all of this one moment."""
         self._check()
@@ -180,6 +212,7 @@ class Transaction:
                 replace(root, name=snapshot, created_ns=time.time_ns(), txid=self.txid)
             )
 
+    @_as_a_whole
     def clone(self, snapshot: str, name: str) -> Any:
         """A new dataset that starts as `snapshot` (or as a dataset is now), tied to nothing."""
         self._check()
@@ -198,6 +231,7 @@ class Transaction:
             self.ledger.share(int.from_bytes(source.ref[:8], "little"))
         return self[name]
 
+    @_as_a_whole
     def rollback(self, snapshot: str, keep: str | None = None) -> None:
         """Make the dataset what it was at `snapshot`. Other snapshots stay, later ones too.
 
@@ -222,6 +256,7 @@ class Transaction:
         self._open[head.dataset] = (head, tree)
         self.catalog.put_dataset(head)
 
+    @_as_a_whole
     def destroy(self, name: str, *, recursive: bool = False) -> None:
         """Destroy a snapshot, or a dataset (with its snapshots, if `recursive`)."""
         self._check()
@@ -256,7 +291,7 @@ class Transaction:
         try:
             if self.io.space.refused and self.io.broken is None:
                 raise ClosedError("this transaction ran out of space earlier; begin another")
-            if self.broken is not None:
+            if self.broken:
                 raise ClosedError(
                     f"an earlier error broke this transaction ({self.broken}); begin another"
                 )
@@ -282,6 +317,7 @@ class Transaction:
     __del__ = abort
     """An interrupt can come between its beginning and the `with` block, or while it is given up."""
 
+    @_as_a_whole
     def reclaim(self, budget: int | None = None) -> bool:
         """Go on destroying what earlier transactions left; True while something remains."""
         self._destroys = True
@@ -294,9 +330,12 @@ class Transaction:
         return any(True for _ in self.catalog.drops())
 
     @property
-    def broken(self) -> BaseException | None:
-        """Why it cannot commit: the error that ended a change in its middle."""
-        return self.io.broken or self.ledger.broken
+    def broken(self) -> str:
+        """Why it cannot commit: what ended a change in its middle; empty where nothing did."""
+        error = self.io.broken
+        if error is not None:
+            return str(error) or type(error).__name__
+        return "it ended a change in its middle" if self.ledger.unfinished else ""
 
     @property
     def changed_otherwise(self) -> bool:
@@ -396,12 +435,13 @@ class Transaction:
     def _spill(self) -> None:
         """Store what is dirty now, to keep memory bounded. Called by a tree that is written to."""
         self.ledger.operations.give_up()
-        self.prepare_space()
-        self._open_heads()
-        self.io.writer.leave_log()
-        for _, tree in self._open.values():
-            tree.flush(self.io.writer)
-        self.note_size()
+        with self.io.as_a_whole():
+            self.prepare_space()
+            self._open_heads()
+            self.io.writer.leave_log()
+            for _, tree in self._open.values():
+                tree.flush(self.io.writer)
+            self.note_size()
         # What views hold of versions that were never stored stays; it must not make each put spill.
         limit = self.store.committer.dirty_limit
         self.ledger.dirty_limit = max(limit, self.io.cache.dirty.bytes + limit // 2)

@@ -92,9 +92,10 @@ class Volume:
         check_volume_size(size)
         with self._session.writing() as tree:
             blob = self._blob(tree)
-            if blob.size > size:
-                blob.truncate(size)
-            self._set_size(size)
+            with self._session.io.as_a_whole():
+                if blob.size > size:
+                    blob.truncate(size)
+                self._set_size(size)
 
     def flush(self) -> None:
         """Everything written is durable: each write outside a transaction is so when it returns."""
@@ -123,8 +124,10 @@ class Volume:
             if not size:
                 raise UsageError(f"{os.fspath(source)}: is empty; a volume has at least one byte")
             with self._session.writing() as tree:
-                self._set_size(size)
-                self._blob(tree).copy_in(fd, size, ahead, _counting(progress, size))
+                blob = self._blob(tree)
+                with self._session.io.as_a_whole():
+                    self._set_size(size)
+                    blob.copy_in(fd, size, ahead, _counting(progress, size))
         finally:
             ahead.close()
             os.close(fd)

@@ -53,9 +53,13 @@ Progress = Callable[[int, int], None]
 
 
 class _Operation:
-    """A session context that hands out `Inodes`, and names the paths in errors that name none."""
+    """A session context that hands out `Inodes`, and names the paths in errors that name none.
 
-    __slots__ = ("_context", "_fs", "_other", "_path", "_writes")
+    What is refused is refused before anything is changed. Any other error breaks the transaction
+    where it comes in the middle of a change: one operation changes several items of the tree.
+    """
+
+    __slots__ = ("_context", "_fs", "_other", "_path", "_tree", "_version", "_writes")
 
     def __init__(
         self,
@@ -74,11 +78,20 @@ class _Operation:
 
     def __enter__(self) -> Inodes:
         tree = self._context.__enter__()
+        self._tree, self._version = tree, tree.version
         nodes = Inodes(self._fs.session.io, tree, self._fs.created_ns)
         if self._writes and not self._fs.tidy:
             self._fs.tidy = True
-            _tidy_up(nodes)
+            try:
+                _tidy_up(nodes)
+            except BaseException as error:
+                self._break(error)
+                raise
         return nodes
+
+    def _break(self, error: BaseException) -> None:
+        if self._tree.version != self._version:
+            self._fs.session.io.broken = error
 
     def __exit__(
         self,
@@ -86,7 +99,13 @@ class _Operation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._context.__exit__(kind, error, trace)
+        try:
+            if self._writes and error is not None:
+                refused = isinstance(error, FileError) and not isinstance(error, StaleFileError)
+                if not refused:
+                    self._break(error)
+        finally:
+            self._context.__exit__(kind, error, trace)
         if self._path and isinstance(error, FileError) and not error.filename:
             if isinstance(error, StaleFileError):
                 raise CorruptionError(

@@ -1,9 +1,13 @@
 """Ctrl-C at any moment: the store can be closed while the exception is being handled, as `with
-cowfs.open(...)` does, and space is held for no view that nobody has."""
+cowfs.open(...)` does, and space is held for no view that nobody has. A transaction in which it is
+caught has all of the change or nothing of it, or refuses to commit."""
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +16,8 @@ from cowfs.device import MemoryDevice
 from faultfuzzer.bytecodes import Stepper
 from faultfuzzer.explore import in_time
 
-from ..plain import assert_sound, reopened
+from ..devices import copy_device
+from ..plain import assert_sound, noise, reopened
 
 
 def commit(store: cowfs.Store) -> None:
@@ -102,3 +107,158 @@ def test_an_interrupt_leaves_no_version_pinned_and_nobody_waiting(act: Act) -> N
             assert store.readers() == [], str(stepper)
             if store.failure is None:  # as it is where a record was being written
                 store["a"][b"afterwards"] = b"works"
+
+
+# --- within a transaction that goes on ------------------------------------------------------------
+
+
+def everything(store: cowfs.Store) -> dict[str, Any]:
+    """What all datasets and snapshots hold."""
+    found: dict[str, Any] = {}
+    for entry in store.list():
+        with store.at(entry.name) as view:
+            if entry.kind == "kv":
+                found[entry.name] = dict(view)
+            elif entry.kind == "volume":
+                found[entry.name] = view.pread(view.size, 0)
+            else:
+                found[entry.name] = [
+                    (top, names, [(name, view.read_bytes(f"{top}/{name}")) for name in files])
+                    for top, names, files in view.walk()
+                ]
+    return found
+
+
+def full_of_all_kinds() -> MemoryDevice:
+    """An image with datasets of all kinds, in nodes that are full and do not fit one block."""
+    device = MemoryDevice()
+    parameters = cowfs.Parameters(compression="none", node_size=4096)
+    with cowfs.open_device(device, parameters=parameters) as store:
+        with store.transaction() as tx:
+            kv = tx.create("a")
+            for number in range(150):
+                kv[b"%04d" % number] = noise(50, number)
+            kv[b"large"] = noise(9000)
+            fs = tx.create("f", "fs")
+            for directory in ("/d", "/e"):
+                fs.mkdir(directory)
+                for number in range(4):
+                    fs.write_bytes(f"{directory}/{number}", noise(400 * (number % 3), number))
+            fs.write_bytes("/large", noise(9000, 7))
+            tx.create("v", "volume", size=1 << 16, record_size=4096).pwrite(noise(30_000), 0)
+        store.snapshot("a@s", "f@s", "v@s")
+        store["a"][b"0000"] = b"since"
+    return device
+
+
+def put_and_spill(tx: cowfs.Transaction) -> None:
+    """Memory is full: what is dirty is stored before the next change."""
+    tx.ledger.dirty_limit = 0
+    tx["a"][b"0100"] = noise(60)
+
+
+CHANGES: dict[str, Callable[[cowfs.Transaction], object]] = {
+    "put": lambda tx: tx["a"].__setitem__(b"0100", noise(300)),
+    "put and spill": put_and_spill,
+    "put what is large": lambda tx: tx["a"].__setitem__(b"0100", noise(9000)),
+    "delete": lambda tx: tx["a"].__delitem__(b"large"),
+    "delete a range": lambda tx: tx["a"].delete_range(b"0020", b"0120"),
+    "pop": lambda tx: tx["a"].pop(b"0100"),
+    "update": lambda tx: tx["a"].update({b"0001": noise(200), b"0101": noise(200)}),
+    "load": lambda tx: tx["a"].load_sorted((b"0001-%02d" % n, noise(400, n)) for n in range(20)),
+    "write": lambda tx: tx["f"].write_bytes("/d/1", noise(9000)),
+    "rename": lambda tx: tx["f"].rename("/d/1", "/e/2"),
+    "link": lambda tx: tx["f"].link("/d/1", "/e/new"),
+    "unlink": lambda tx: tx["f"].unlink("/large"),
+    "make directories": lambda tx: tx["f"].makedirs("/x/y"),
+    "remove a tree": lambda tx: tx["f"].remove_tree("/d"),
+    "copy": lambda tx: tx["f"].copy("/d", "/z", recursive=True),
+    "write to a volume": lambda tx: tx["v"].pwrite(noise(10_000, 2), 1000),
+    "discard": lambda tx: tx["v"].discard(1000, 10_000),
+    "resize": lambda tx: tx["v"].resize(10_000),
+    "create": lambda tx: tx.create("b"),
+    "rename a dataset": lambda tx: tx.rename("a", "b"),
+    "rename a snapshot": lambda tx: tx.rename("a@s", "a@t"),
+    "snapshot": lambda tx: tx.snapshot("a@t", "f@t"),
+    "clone": lambda tx: tx.clone("a", "b"),
+    "roll back": lambda tx: tx.rollback("a@s", "a@t"),
+    "destroy": lambda tx: tx.destroy("a", recursive=True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_an_error_ends_in_its_middle_is_not_committed(
+    change: Callable[[cowfs.Transaction], object],
+) -> None:
+    image = full_of_all_kinds()
+
+    def changed(stepper: Stepper) -> tuple[cowfs.Store, bool]:
+        """The store, and whether it could be committed."""
+        store = cowfs.open_device(copy_device(image))
+        tx = store.transaction()
+        tx["a"][b"0149"] = b"of the same transaction"
+        with contextlib.suppress(KeyboardInterrupt, MemoryError), stepper.watching():
+            change(tx)
+        try:
+            tx.commit()
+        except cowfs.ClosedError:
+            return store, False
+        return store, True
+
+    before = everything(cowfs.open_device(copy_device(image)))
+    every = Stepper()
+    store, _ = changed(every)
+    states = {"whole": everything(store)}
+    states["not at all"] = before | {"a": before["a"] | {b"0149": b"of the same transaction"}}
+    for point in every.reached:
+        stepper = Stepper(point)
+        store, committed = changed(stepper)
+        if committed:
+            assert everything(store) in states.values(), str(stepper)
+            assert_sound(store)
+
+
+@pytest.mark.parametrize("size", [10, 60, 200])
+def test_a_put_that_is_interrupted_while_its_leaf_is_full_is_not_committed(size: int) -> None:
+    """It asks whether the leaf compresses when the old value has gone from there already."""
+    store = cowfs.open_device(MemoryDevice(), parameters=cowfs.Parameters())
+    kv, chance = store.create("a"), random.Random(size)
+    items = {b"%04d" % number: chance.randbytes(20) for number in range(2000)}
+    kv.update(items)
+
+    def interrupt(page: bytes) -> bytes:
+        raise KeyboardInterrupt
+
+    tx = store.transaction()
+    tx.ledger.compress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        for key in items:
+            tx["a"][key] = chance.randbytes(size + 20)
+    assert tx.broken
+    tx["a"][b"0000"] = b"does not mend it"
+    with pytest.raises(cowfs.ClosedError, match="broke this transaction"):
+        tx.commit()
+    assert dict(kv) == items
+    assert_sound(store)
+
+
+def test_an_interrupt_while_nodes_are_stored_early_breaks_the_transaction() -> None:
+    """A run that was left by half is free, and the writer goes on in it."""
+
+    def spilled(stepper: Stepper) -> cowfs.Transaction:
+        store = cowfs.open_device(MemoryDevice(), parameters=cowfs.Parameters())
+        store.create("a")[b"k"] = b"value"  # the writer is in a run of the log
+        tx = store.transaction()
+        tx["a"].update((b"%d" % number, noise(100, number)) for number in range(100))
+        with contextlib.suppress(KeyboardInterrupt, MemoryError), stepper.watching():
+            tx.ledger.dirty_limit = 0
+            tx["a"][b"k"] = b"other"
+        return tx
+
+    every = Stepper()
+    assert not spilled(every).broken
+    names = ("leave_log", "keep_for_log", "take_run", "give_back", "note_size")
+    points = [point for point in every.reached if point.code.co_name in names]
+    assert len(points) > 5
+    for point in points:
+        assert spilled(Stepper(point)).broken, str(point)
