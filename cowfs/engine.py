@@ -83,6 +83,8 @@ class Engine(ABC):
         self._writing_thread = 0
         self._closing = 0
         """The thread that closes the store: no other one begins to write any more."""
+        self._closer = threading.RLock()
+        """Held by that thread. A signal handler may close in the midst of it."""
         self._closed = False
 
     # --- identity -------------------------------------------------------------------------------
@@ -375,24 +377,25 @@ class Engine(ABC):
 
         Open views end. A transaction of this thread that is still open is abandoned, and so is one
         of a thread that has ended; another thread's is waited for: it may be committing just now.
+        So is another thread that closes. Should this be interrupted, it can be done again.
         """
-        if self._closed:
-            return
-        self._closing = threading.get_ident()
         writing = self._writing
         if writing is not None and not self._writes_elsewhere():
             writing.abort()
             self.end(writing)  # an interrupt may have come before there was anything to abandon
-        with self._writer:
-            pass
-        try:
-            if not self.readonly and self.failure is None:
-                self._settle()
-        finally:
-            self._closed = True
-            self.committer.join()
-            self.io.encoder.close()
-            self.device.close()
+        with self._closer:
+            if not self._closed:
+                self._closing = threading.get_ident()
+                with self._writer:
+                    pass
+            try:
+                if not self._closed and not self.readonly and self.failure is None:
+                    self._settle()
+            finally:
+                self._closed = True
+                self.committer.join()
+                self.io.encoder.close()
+                self.device.close()
 
     def _settle(self) -> None:
         """Leave a checkpoint behind, and the free space to the host."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -262,3 +263,70 @@ def test_an_interrupt_while_nodes_are_stored_early_breaks_the_transaction() -> N
     assert len(points) > 5
     for point in points:
         assert spilled(Stepper(point)).broken, str(point)
+
+
+# --- closing --------------------------------------------------------------------------------------
+
+
+class WatchedDevice(MemoryDevice):
+    """Tells whether it is closed, and takes no more writes then."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed
+        super().write(offset, data)
+
+    def discard(self, offset: int, length: int) -> None:
+        assert not self.closed
+        super().discard(offset, length)
+
+
+def test_closing_that_was_interrupted_can_be_done_again() -> None:
+    def opened() -> tuple[WatchedDevice, cowfs.Store]:
+        device = WatchedDevice()
+        store = cowfs.open_device(device, parameters=cowfs.Parameters())
+        store.create("a")[b"there"] = b"before"
+        return device, store
+
+    every = Stepper()
+    _, store = opened()
+    with every.watching():
+        store.close()
+    for point in every.reached:
+        device, store = opened()
+        with contextlib.suppress(KeyboardInterrupt, MemoryError), Stepper(point).watching():
+            store.close()
+        with in_time():
+            store.close()
+        assert device.closed, str(point)
+        with reopened(device) as store:
+            assert store["a"][b"there"] == b"before"
+
+
+def test_threads_that_close_at_once_wait_for_the_first() -> None:
+    errors: list[BaseException] = []
+
+    def close(store: cowfs.Store, device: WatchedDevice, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        try:
+            store.close()
+            assert device.closed
+        except BaseException as error:
+            errors.append(error)
+
+    for _ in range(20):
+        device = WatchedDevice()
+        store = cowfs.open_device(device, parameters=cowfs.Parameters())
+        store.create("a").update((b"%d" % number, noise(900, number)) for number in range(50))
+        arguments = store, device, threading.Barrier(3)
+        threads = [threading.Thread(target=close, args=arguments) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert len(reopened(device)["a"]) == 50
