@@ -15,8 +15,9 @@ QUOTED = " ".join(re.findall(r"`([^`\n]+)`", TEXT))
 
 INTERNAL = {
     "Store": "abandon begin begin_still catalog_tree change change_size check_idle "
-    "check_stays_open durable_txid end failure load load_checkpoint make make_object mend mend_still "
-    "open_change open_view own_blocks pinned pinned_version space_tree still tree_of view_root",
+    "check_stays_open durable_txid end failure load load_checkpoint make make_object "
+    "mend mend_still open_change open_view own_blocks pinned pinned_version "
+    "space_tree still tree_of view_root",
     "Transaction": "changed changed_otherwise changed_trees committed note_size prepare_space "
     "resize store_trees tree turn",
     "KV": "",
