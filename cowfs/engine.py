@@ -384,12 +384,13 @@ class Engine(ABC):
             writing.abort()
             self.end(writing)  # an interrupt may have come before there was anything to abandon
         with self._closer:
+            settles = False
             if not self._closed:
                 self._closing = threading.get_ident()
-                with self._writer:
-                    pass
+                with self._writer:  # who has it now may fail
+                    settles = not self.readonly and self.failure is None
             try:
-                if not self._closed and not self.readonly and self.failure is None:
+                if settles:
                     self._settle()
             finally:
                 self._closed = True

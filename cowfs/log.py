@@ -35,6 +35,8 @@ from .format import (
 
 _log = logging.getLogger("cowfs")
 
+_SECTOR = 512
+"""Bytes that a disk writes whole or not at all."""
 _LONGEST = 64 * limits.LOG_RECORDS
 """Records after which a chain is none: checkpoints keep it far shorter."""
 _LONGEST_RUN = 2 * limits.MIB
@@ -362,12 +364,13 @@ def beyond_all(newest: Superblock) -> int:
 
 
 def _wipe_next(device: Device, log: Log) -> None:
-    """See to it that no record follows the last one."""
+    """See to it that no record follows the last one. Of the rest nothing changes, lest a part of the
+    zeros complete a record that was torn where it has zeros itself."""
     block_size = log.superblock.block_size
     for block in {log.next_block, log.next_copy or log.next_block}:
         tail = device.read(block * block_size, block_size)
         if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
-            device.write(block * block_size, bytes(block_size))
+            device.write(block * block_size, bytes(_SECTOR))
 
 
 def _mend_superblock(device: Device, superblock: Superblock) -> None:

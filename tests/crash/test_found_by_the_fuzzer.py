@@ -12,7 +12,7 @@ from crashfuzzer.changes import (
     Rename,
     Snapshot,
 )
-from crashfuzzer.losses import Loss
+from crashfuzzer.losses import Left, Loss
 from crashfuzzer.steps import Abandon, Commit, Cut, Reclaim, Reopen, Scribble
 from crashfuzzer.world import World
 
@@ -97,4 +97,37 @@ def test_groups_that_were_cut_off_and_came_back_are_stored_anew() -> None:
             ),
             Reopen(),
         ),
+    ).replay()
+
+
+def test_wiping_a_torn_record_that_is_torn_itself_does_not_complete_it() -> None:
+    """Zeros where the record has zeros, and what was there before the wiping elsewhere."""
+    Case(
+        world=World(
+            compression="none",
+            metadata_copies=2,
+            one_flush_limit=153600,
+            log_records=3,
+            unstored_records=2,
+            reap_blocks=3,
+            waits=True,
+            seed=7000,
+        ),
+        steps=(
+            Commit(changes=(Create(name="a"),)),
+            Scribble(),
+            Commit(changes=(Snapshot(name="a@6"),), durable=False),
+            Commit(
+                changes=(Put(name="a", key=b"ballast", size=250000, seed=10),),
+                durable=False,
+            ),
+        ),
+        crash=Crash(
+            epoch=41,
+            losses=(
+                Loss(number=0, left=Left.GARBAGE, sectors=(7,)),
+                Loss(number=1, sectors=range(6, 7)),
+            ),
+        ),
+        second=Crash(epoch=0, losses=(Loss(number=0, sectors=(0, 7)),)),
     ).replay()
