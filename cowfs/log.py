@@ -364,8 +364,8 @@ def beyond_all(newest: Superblock) -> int:
 
 
 def _wipe_next(device: Device, log: Log) -> None:
-    """See to it that no record follows the last one. Of the rest nothing changes, lest a part of the
-    zeros complete a record that was torn where it has zeros itself."""
+    """See to it that no record follows the last one. Its other sectors stay as they are: where it
+    has zeros itself, some of those of a torn wipe could complete it."""
     block_size = log.superblock.block_size
     for block in {log.next_block, log.next_copy or log.next_block}:
         tail = device.read(block * block_size, block_size)
