@@ -40,7 +40,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 _REFUSALS = (UsageError, ExistsError, NotFoundError, KindError, ClosedError)
-"""Errors that come before anything is changed."""
+"""Errors that come before anything is changed; a tree that was stored meanwhile is whole."""
 
 
 def _as_a_whole(
@@ -52,12 +52,12 @@ def _as_a_whole(
     def method(
         self: Transaction, /, *arguments: _Arguments.args, **named: _Arguments.kwargs
     ) -> _Result:
-        version = self.catalog.tree.version
         try:
             return change(self, *arguments, **named)
+        except _REFUSALS:
+            raise
         except BaseException as error:
-            if not isinstance(error, _REFUSALS) or self.catalog.tree.version != version:
-                self.io.broken = error
+            self.io.broken = error
             raise
 
     return method

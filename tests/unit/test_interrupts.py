@@ -330,3 +330,27 @@ def test_threads_that_close_at_once_wait_for_the_first() -> None:
             thread.join()
         assert not errors
         assert len(reopened(device)["a"]) == 50
+
+
+def test_what_is_refused_does_not_break_its_transaction() -> None:
+    store = cowfs.open_device(MemoryDevice(), parameters=cowfs.Parameters())
+    store.create("a")
+    store.create("b")
+    store.snapshot("a@1")
+    with store.transaction() as tx:
+        tx["a"][b"key"] = b"value"
+        refused: Callable[[], object]
+        for refused in (
+            lambda: tx.create("a"),
+            lambda: tx.clone("a", "b"),
+            lambda: tx.clone("a", "no@name"),
+            lambda: tx.rename("a", "b"),
+            lambda: tx.snapshot("b@1", "a@1"),
+            lambda: tx.rollback("a@1", keep="1"),
+            lambda: tx.rollback("a@2"),
+            lambda: tx.destroy("a"),
+        ):
+            with pytest.raises(cowfs.Error):
+                refused()
+            assert not tx.broken
+    assert store["a"][b"key"] == b"value" and store.check().ok
