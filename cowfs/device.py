@@ -157,8 +157,6 @@ class FileDevice:
         self._given = _Given()
         self._allocated = 1 << 63
         """Offset from which on nothing is allocated, where the image grew since it was opened."""
-        self._size = 0
-        """Bytes of the image, once it was resized."""
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
         if create:
             flags |= os.O_CREAT
@@ -212,7 +210,6 @@ class FileDevice:
         except OSError as error:
             raise _explain(error, self.name, "grow") from error
         self._allocated = min(self._allocated, old, size)
-        self._size = size
 
     def sparse(self, offset: int, length: int) -> bool:
         return os.lseek(self._fd, offset, os.SEEK_HOLE) < offset + length
@@ -251,7 +248,7 @@ class FileDevice:
     def _allocate(self, offset: int, end: int) -> None:
         """Have the host allocate in one go what will be written next; block by block, as it is
         written, takes longer. What lies before `offset` is left to who writes it."""
-        self._allocated = min(end + _STEP, self._size)
+        self._allocated = min(end + _STEP, self.size())
         _fallocate(self._fd, _FALLOC_KEEP_SIZE, offset, self._allocated - offset)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
