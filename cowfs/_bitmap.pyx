@@ -30,7 +30,7 @@ cdef class Bits:
         self.dirty = bytearray()
         self.longest = []
 
-    cdef Py_ssize_t change(self, Py_ssize_t start, Py_ssize_t length, bint on) except -1:
+    cpdef Py_ssize_t change(self, Py_ssize_t start, Py_ssize_t length, bint on) except -1:
         """Set or clear a range; the number of bits that changed."""
         cdef Py_ssize_t changed = 0, stop = start + length, take, group
         cdef uint64_t mask, flipped, inverted = ~<uint64_t>0 if on else 0
@@ -52,14 +52,6 @@ cdef class Bits:
         self.used += changed if on else -changed
         return changed
 
-    def set(self, Py_ssize_t start, Py_ssize_t length):
-        """Set a range; how many of its bits were clear."""
-        return self.change(start, length, True)
-
-    def clear(self, Py_ssize_t start, Py_ssize_t length):
-        """Clear a range; how many of its bits were set."""
-        return self.change(start, length, False)
-
     def change_packed(self, bytes packed, bint on):
         """Set or clear ranges given as words `start << 16 | length`; how many bits changed."""
         cdef Py_ssize_t i, total = 0
@@ -68,10 +60,6 @@ cdef class Bits:
             word = (<const uint64_t*>PyBytes_AS_STRING(packed))[i]
             total += self.change(word >> 16, word & 0xFFFF, on)
         return total
-
-    def test(self, Py_ssize_t at):
-        """Whether a bit is set."""
-        return 0 <= at < self.size and bool(data_of(self)[at >> 6] >> (at & 63) & 1)
 
     def next_set(self, Py_ssize_t at):
         """The first set bit from `at` on, or `size`."""

@@ -44,12 +44,12 @@ cdef class Stream:
     transaction. `in_log` tells that the run is of those kept for the log.
     """
 
-    cdef readonly uint64_t cursor
+    cdef public uint64_t cursor
     cdef readonly uint64_t end
     cdef uint64_t segment
-    cdef readonly uint64_t buffered
+    cdef public uint64_t buffered
     cdef uint64_t sealed
-    cdef bytearray buffer
+    cdef readonly bytearray buffer
     cdef readonly Py_ssize_t head
     cdef public Py_ssize_t fill
     cdef public bint in_log
@@ -80,7 +80,7 @@ cdef class Stream:
     cdef int seal(self, RunWriter writer) except -1:
         """List what is buffered in `runs`, with its checksum."""
         cdef Py_ssize_t length = self.fill - self.head
-        if length and writer.proving and self.sealed != self.buffered:
+        if length and writer.proves() and self.sealed != self.buffered:
             writer.runs.append((
                 self.buffered, length // writer.block_size,
                 writer.checksum(memoryview(self.buffer)[self.head:self.fill])))
@@ -128,8 +128,8 @@ cdef class RunWriter:
     cdef public uint64_t next_record
     cdef public list segments
     cdef public list runs
-    cdef readonly uint64_t written
-    cdef public bint proving
+    cdef public uint64_t written
+    cdef bint proving
     cdef public bint bulk
     cdef public bint logging
     cdef int64_t least
@@ -162,6 +162,12 @@ cdef class RunWriter:
         self.runs = []
         for stream in self.streams:
             stream.restart()
+
+    cpdef bint proves(self) except -1:
+        """Whether `runs` lists what was written: not where it is much, which is flushed first."""
+        if self.proving and self.written > limits.ONE_FLUSH_LIMIT:
+            self.proving, self.runs = False, []
+        return self.proving
 
     def reserve_record(self):
         """Set the block for the next commit record aside, at the start of what is written next.
@@ -198,7 +204,7 @@ cdef class RunWriter:
         for stream in self.streams:
             stream.restart()
 
-    cdef int take(self, Py_ssize_t blocks) except -1:
+    cpdef int take(self, Py_ssize_t blocks) except -1:
         """Make the current run hold at least `blocks` more, if need be by starting another."""
         if self.first.cursor + blocks > self.first.end:
             self.first.leave_run(self)
@@ -222,16 +228,6 @@ cdef class RunWriter:
             # What follows may come nearer by a part, so that not each small step needs another run.
             self.least = min(APART, llabs(distance) * 2 // 3)
         return <int32_t>distance
-
-    def held(self, uint64_t block, Py_ssize_t length):
-        """Bytes that were placed at `block` and are not on the device yet; None for others."""
-        cdef Stream stream
-        cdef Py_ssize_t at
-        for stream in self.streams:
-            if stream.fill > stream.head and stream.buffered <= block < stream.cursor:
-                at = stream.head + <Py_ssize_t>(block - stream.buffered) * self.block_size
-                return bytes(stream.buffer[at:at + length])
-        return None
 
     cdef inline Py_ssize_t blocks_of(self, Py_ssize_t length) noexcept:
         return (length + self.block_size - 1) // self.block_size

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from . import limits
 from ._node import Cache
+from ._tree import Tree
 from .codec import Encoder, Stored, checksum, compress_lz4, decompress
 from .device import Device
 from .errors import CorruptionError, DeviceError
@@ -285,8 +286,10 @@ class BlockIO:
             if sum(lengths) > limits.LOG_SHARE:
                 writer.leave_log()
             writer.bulk = sum(lengths) >= limits.BULK
+            through = not writer.bulk and not writer.proves()
             for length, (compression, stored, digest) in zip(lengths, encoded, strict=True):
-                block = writer.write(stored)
+                whole = len(stored) >= limits.THROUGH and not len(stored) % self.block_size
+                block = (writer.write_through if through and whole else writer.write)(stored)
                 pointers.append(
                     pack_pointer(
                         block, writer.txid, len(stored), length, compression, DATA_LEVEL, digest
@@ -296,6 +299,12 @@ class BlockIO:
             self.broken = error
             raise
         return pointers
+
+    def break_if_changed(self, tree: Tree, version: int, error: BaseException) -> None:
+        """An error ended a change of a tree, which was in that `version` before: where some of the
+        change is done, the transaction is broken."""
+        if tree.version != version:
+            self.broken = error
 
     @contextlib.contextmanager
     def as_a_whole(self) -> Iterator[None]:

@@ -65,13 +65,15 @@ Encoded = tuple[int, bytes | memoryview, bytes]
 """Compression, what is to be stored (the record itself where it does not shrink), checksum."""
 
 
-def encode(records: Iterable[bytes | memoryview], kind: int, block_size: int) -> Iterator[Encoded]:
+def encode(
+    records: Iterable[bytes | memoryview], kind: int, block_size: int, *, hopeful: bool = True
+) -> Iterator[Encoded]:
     """Records that follow each other, each compressed if that saves a block.
 
-    Behind one that did not shrink, the next is tried only if a sample of it shrinks: incompressible
-    data rarely comes alone, and trying it costs more than anything else that is done to it.
+    Behind one that did not shrink (or the first, if not `hopeful`), the next is tried only if a
+    sample of it shrinks: incompressible data rarely comes alone, and trying it costs more than
+    anything else that is done to it.
     """
-    hopeful = True
     for data in records:
         stored, used = data, RAW
         if kind == LZ4 and len(data) > block_size and (hopeful or _sample_shrinks(data)):
@@ -95,6 +97,8 @@ class Encoder:
         self.kind = kind
         self.block_size = block_size
         self._pool: ThreadPoolExecutor | None = None
+        self._hopeful = True
+        """Whether the last record shrank, of those that `encode_many` was given."""
 
     def encode(self, records: Iterable[bytes | memoryview]) -> list[Encoded]:
         """`encode` in the calling thread."""
@@ -105,10 +109,11 @@ class Encoder:
         stretch when it is free; hashing alone takes less time than the way to another core, and
         what was just hashed is still near when it is placed."""
         done = 0
-        for one in encode(records, self.kind, self.block_size):
+        for one in encode(records, self.kind, self.block_size, hopeful=self._hopeful):
             yield one
             done += 1
-            if one[0] != RAW:
+            self._hopeful = one[0] != RAW
+            if self._hopeful:
                 break
         yield from self._encode_together(records[done:])
 

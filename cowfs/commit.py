@@ -212,7 +212,7 @@ class Committer:
             self.io.writer.enter_log()  # what overflows is of the log, as the record is
             packed, overflow = b"", self._write_overflow(packed, limits.RECORD_SIZE)
         record = self._record(tx, FLAG_OPERATIONS, packed, overflow)
-        data = self._proven(record, flush_first=False)
+        data = self._proven(record)
         heads = {**self.versions.newest.heads, **tx.changed_trees()}
         self._unstored_records += 1
         self._unstored_count += operations.count
@@ -235,7 +235,7 @@ class Committer:
         # Then it says nothing of what came before: a record has no room for a very long delta.
         checkpoint = (
             checkpoint
-            or tx.large
+            or not writer.proves()
             or len(ledger.counts) > _MANY_COUNTS
             or len(freed_bytes(ledger)) + _SEGMENT_BYTES * len(writer.segments)
             > _OVERFLOW_EXTENTS * self.io.record_size(_OVERFLOW_EXTENT, total=1)
@@ -267,7 +267,7 @@ class Committer:
             record = self._record(tx, flags, delta, overflow, catalog_ref, space_ref)
 
             # 3. Blocks of a large transaction are flushed before the record that leads to them.
-            data = self._proven(record, flush_first=tx.large)
+            data = self._proven(record)
             self._write(tx, record, data, {}, space_tree)
         except BaseException:
             if checkpoint:
@@ -344,12 +344,12 @@ class Committer:
             opening=self._opening,
         )
 
-    def _proven(self, record: CommitRecord, *, flush_first: bool) -> bytes:
+    def _proven(self, record: CommitRecord) -> bytes:
         """The record as it is written: it lists what was written with it, with checksums, or all of
         that is flushed before."""
         writer = self.io.writer
-        if not flush_first:
-            writer.seal()
+        writer.seal()
+        if writer.proves():
             record.runs = [Run._make(run) for run in writer.runs]
             if self._second is not None:
                 record.runs += self._second.runs()

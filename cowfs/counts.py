@@ -28,10 +28,7 @@ class CountMap:
         for block, count in counts.items():
             group, index = divmod(block, limits.GROUP_BLOCKS)
             groups.add(group)
-            if count > 1:
-                self._shared.set(block, 1)
-            else:
-                self._shared.clear(block, 1)
+            self._shared.change(block, 1, count > 1)
             if count > 2:
                 self._many[group][index] = count
             elif group in self._many:

@@ -186,8 +186,7 @@ class KV(MutableMapping[bytes, bytes]):
             try:
                 super().update(other)
             except BaseException as error:
-                if tree.version != version:
-                    self._session.io.broken = error
+                self._session.io.break_if_changed(tree, version, error)
                 raise
 
     def pop(self, key: bytes, *default: Any) -> Any:

@@ -72,6 +72,10 @@ BULK = 2 * MIB
 """Records that come in so many bytes together, as those of a large value do, are written behind
 (`Device.write_behind`): past the host's page cache, which is of more use to everything else."""
 
+THROUGH = 64 * KIB
+"""A record of so many bytes is written from where it lies; to copy it behind others takes longer
+than another write."""
+
 LOG_RECORDS = 1024
 LOG_BYTES = 6 * MIB
 """A checkpoint is due after so many commit records or bytes of them: bounds the time to open."""

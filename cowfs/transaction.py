@@ -91,7 +91,6 @@ class Transaction:
         self.ledger.spill = _spiller(weakref.ref(self))
         self._base = store.versions.newest
         self.catalog = Catalog(self._base.catalog.fork(self.ledger))
-        self.large = False
         """Whether it wrote so much that its blocks are flushed before its commit record."""
         self.checkpoint = False
         """Whether to store the whole space map with it."""
@@ -448,9 +447,8 @@ class Transaction:
 
     def note_size(self) -> None:
         """Past a few MiB, go over to flushing first, and use own blocks again at once."""
-        if not self.large and self.io.writer.written > limits.ONE_FLUSH_LIMIT:
-            self.large = self.ledger.reuse_own = True
-            self.io.writer.proving, self.io.writer.runs = False, []
+        if not self.io.writer.proves():
+            self.ledger.reuse_own = True
         if self.ledger.own_freed:
             freed, self.ledger.own_freed = bytes(self.ledger.own_freed), bytearray()
             for run in packed_runs(freed):

@@ -25,6 +25,26 @@ class BlockWriter(RunWriter):
         if self.first.in_log and not self.logging:
             self.first.leave_run(self)
 
+    def write_through(self, data: bytes | memoryview) -> int:
+        """`write` of whole blocks from where they lie, without a copy of them in the buffer: for a
+        transaction that needs no proof of what it writes."""
+        first, blocks = self.first, len(data) // self.block_size
+        self.take(blocks)
+        first.drain(self)
+        block: int = first.cursor
+        self.device.write(block * self.block_size, data)
+        first.cursor = first.buffered = block + blocks
+        self.written += len(data)
+        return block
+
+    def held(self, block: int, length: int) -> bytes | None:
+        """Bytes that were placed at `block` and are not on the device yet; None for others."""
+        for stream in self.streams:
+            if stream.fill > stream.head and stream.buffered <= block < stream.cursor:
+                at = stream.head + (block - stream.buffered) * self.block_size
+                return bytes(stream.buffer[at : at + length])
+        return None
+
     @property
     def unplaced(self) -> list[tuple[int, int]]:
         """(block, blocks) of what is left of the current runs."""

@@ -90,8 +90,7 @@ class _Operation:
         return nodes
 
     def _break(self, error: BaseException) -> None:
-        if self._tree.version != self._version:
-            self._fs.session.io.broken = error
+        self._fs.session.io.break_if_changed(self._tree, self._version, error)
 
     def __exit__(
         self,

@@ -277,22 +277,14 @@ class Gathering:
         if self._writing is not None:
             self._tell({self._writing})  # the kernel shows what it sent, and has it as written
         transaction = self._transaction
-        if transaction is None or not (
-            isinstance(error, OutOfSpaceError)
-            or transaction.broken
-            or self.store.failure
-            or self._is_half_done(error)
-        ):
+        if transaction is None:
             return
-        self._lose(transaction, error)
-
-    def _is_half_done(self, error: BaseException) -> bool:
-        """Whether the request failed in its middle, as by damage or an interrupt. What is
-        refused is refused before anything is changed."""
-        if isinstance(error, FileError) or self._before is None:
-            return False
-        nodes, version = self._before
-        return nodes.tree.version != version
+        # What is refused is refused before anything is changed.
+        if self._before is not None and not isinstance(error, FileError):
+            nodes, version = self._before
+            self.store.io.break_if_changed(nodes.tree, version, error)
+        if isinstance(error, OutOfSpaceError) or transaction.broken or self.store.failure:
+            self._lose(transaction, error)
 
     def _begin(self, size: int) -> None:
         if self._transaction is not None:

@@ -122,11 +122,11 @@ def a_large_transaction_is_not_flushed_before_its_record(monkeypatch: pytest.Mon
     """Its record says that its blocks need no proof, and they may be missing."""
     proven = Committer._proven
 
-    def unflushed(self: Committer, record: CommitRecord, *, flush_first: bool) -> bytes:
+    def unflushed(self: Committer, record: CommitRecord) -> bytes:
         device = self.io.device
         self.io.device = Meddler(device, flushes=False)
         try:
-            return proven(self, record, flush_first=flush_first)
+            return proven(self, record)
         finally:
             self.io.device = device
 
@@ -185,7 +185,7 @@ def the_superblock_is_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """It leads to a checkpoint that has not been written yet."""
     original = Committer._proven
 
-    def proven(self: Committer, record: CommitRecord, *, flush_first: bool) -> bytes:
+    def proven(self: Committer, record: CommitRecord) -> bytes:
         log.write_superblock(
             self.io.device,
             replace(
@@ -199,7 +199,7 @@ def the_superblock_is_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
             ),
             b"",
         )
-        return original(self, record, flush_first=flush_first)
+        return original(self, record)
 
     monkeypatch.setattr(Committer, "_proven", proven)
 

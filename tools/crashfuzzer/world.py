@@ -22,6 +22,8 @@ from . import threads
 KIB = 1024
 _BULK = 100 * KIB
 """Bytes of large values from which on they are written behind."""
+_THROUGH = 8 * KIB
+"""Bytes of a record from which on it is written from where it lies, in a large transaction."""
 _NOW_NS = 1_700_000_000_000_000_000
 """The time stands still: what is done twice has the same bytes."""
 
@@ -86,6 +88,7 @@ class World:
                 REAP_BLOCKS=self.reap_blocks,
                 MIN_IMAGE_BLOCKS=self.min_image_blocks,
                 BULK=_BULK,
+                THROUGH=_THROUGH,
             ),
             mock.patch("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
             mock.patch("os.urandom", os.urandom if on_host else ids.randbytes),
