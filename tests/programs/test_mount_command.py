@@ -268,7 +268,7 @@ def test_a_program_is_told_to_go_on_though_a_signal_ends_the_command(
     image: Image, tmp_path: Path, number: signal.Signals
 ) -> None:
     os.mkfifo(tmp_path / "paused")
-    quiesce = f"echo > {tmp_path}/paused; exec sleep 1000"
+    quiesce = f"echo > {tmp_path}/paused; exec sleep 1000 >&- 2>&-"
     resume = f"touch {tmp_path}/resumed"
     hooks = ("--quiesce", quiesce, "--resume", resume)
     process = image.start("snapshot", image.path, "files@one", *hooks)
