@@ -58,7 +58,8 @@ def _end(number: int, frame: object) -> None:
 
 def _on_signals(handler: Callable[[int, object], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, handler)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            signal.signal(number, handler)
 
 
 def _call(option: str, command: str) -> None:

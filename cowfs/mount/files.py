@@ -475,6 +475,8 @@ class Files:
 
     def _write(self, nodeid: int, name: bytes = b"") -> Inodes:
         """The files, to change one of them, or what a directory has under a name."""
+        if name == HIDDEN_NAME and nodeid == ROOT and self._snapshots is not None:
+            raise _refusal(errno.EPERM)  # nobody would find it there
         return self._gathering.write(self._name, self._head(nodeid), name)
 
     def _made(self, number: int) -> Entry:

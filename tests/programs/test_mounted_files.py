@@ -395,6 +395,17 @@ def test_snapshots_in_the_hidden_directory(image: Image, mnt: Path) -> None:
     assert (snapshots / "one" / "file").read_text() == "anew"
 
 
+def test_nothing_is_put_in_the_place_of_the_hidden_directory(mnt: Path) -> None:
+    (mnt / "directory").mkdir()
+    (mnt / "directory" / "file").write_text("x")
+    with refused(errno.EPERM):
+        (mnt / "directory").rename(mnt / ".cowfs")
+    assert (mnt / "directory" / "file").read_text() == "x"
+    (mnt / ".cowfs" / "snapshots" / "one").mkdir()
+    (mnt / "directory").rename(mnt / "directory2")
+    (mnt / "directory2" / ".cowfs").mkdir()  # elsewhere it is a name like any other
+
+
 def test_a_name_that_no_snapshot_can_have_is_just_not_there(mnt: Path) -> None:
     name = os.fsencode(mnt) + b"/.cowfs/snapshots/\xff"
     with refused(errno.ENOENT):
