@@ -39,6 +39,10 @@ _STEP = 4 * MIB
 """So much of the new space of a growing image is allocated at once, when writing comes to it."""
 
 
+UNLIMITED = 1 << 50
+"""Bytes of room, where nothing tells how many there are."""
+
+
 class Device(Protocol):
     """What a store needs of the thing that it lives on. Offsets and lengths are in bytes."""
 
@@ -54,6 +58,9 @@ class Device(Protocol):
 
     def allocated(self) -> int:
         """Bytes that the device occupies on its host."""
+
+    def host_room(self) -> int:
+        """Bytes that are free on its host."""
 
     def resize(self, size: int) -> None:
         """Grow or shrink; new space reads as zeros."""
@@ -104,6 +111,9 @@ class MemoryDevice:
 
     def allocated(self) -> int:
         return len(self._bytes)
+
+    def host_room(self) -> int:
+        return UNLIMITED
 
     def resize(self, size: int) -> None:
         if size < len(self._bytes):
@@ -201,6 +211,11 @@ class FileDevice:
 
     def allocated(self) -> int:
         return os.fstat(self._fd).st_blocks * 512
+
+    def host_room(self) -> int:
+        # Not by the path: that may lead through a link, or by now to what this store is mounted at.
+        host = os.statvfs(self._fd)
+        return host.f_bavail * host.f_frsize
 
     def resize(self, size: int) -> None:
         old = self.size()

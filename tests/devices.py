@@ -58,6 +58,9 @@ class ThinDevice(MemoryDevice):
     def allocated(self) -> int:
         return len(self._pages) * _PAGE
 
+    def host_room(self) -> int:
+        return (self.room - len(self._pages)) * _PAGE
+
     def sparse(self, offset: int, length: int) -> bool:
         return not self._pages.issuperset(_pages(offset, length))
 

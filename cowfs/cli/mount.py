@@ -114,7 +114,8 @@ def _say(store: Store | RemoteStore, dataset: str, directory: str) -> None:
 
 def _on_signals(action: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: action())
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            signal.signal(number, lambda *_: action())
 
 
 def _do_nothing() -> None:

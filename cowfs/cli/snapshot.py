@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 
@@ -39,14 +40,26 @@ def run(image: str, names: tuple[str, ...], quiesce: str | None, resume: str | N
 
 @contextlib.contextmanager
 def hooks(before: str | None, after: str | None) -> Iterator[None]:
-    """Shell commands around what is done."""
+    """Shell commands around what is done; the second one runs though a signal ends this."""
+    _on_signals(_end)
     try:
         if before is not None:
             _call("--quiesce", before)
         yield
     finally:
+        _on_signals(lambda number, frame: None)
         if after is not None:
             _call("--resume", after)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _on_signals(handler: Callable[[int, object], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            signal.signal(number, handler)
 
 
 def _call(option: str, command: str) -> None:

@@ -348,8 +348,7 @@ class FS:
         if space.limit:
             total, available = space.limit, max(free - space.reserve, 0)
         else:
-            host = os.statvfs(os.path.dirname(os.path.abspath(self.session.io.device.name)))
-            grow = host.f_bavail * host.f_frsize // block
+            grow = self.session.io.device.host_room() // block
             total, free = total + grow, free + grow
             available = free
         flags = os.ST_RDONLY if self.readonly else 0

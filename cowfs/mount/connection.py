@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
-from cowfs.errors import Error, FileError, NotFoundError, ReadOnlyError, UsageError
+from cowfs.errors import BusyError, Error, FileError, NotFoundError, ReadOnlyError, UsageError
 from cowfs.limits import KIB, MIB
 
 from . import protocol
@@ -497,6 +497,8 @@ def error_number(error: Error | OSError) -> int:
         return errno.EROFS
     if isinstance(error, NotFoundError):
         return errno.ENOENT
+    if isinstance(error, BusyError):  # a snapshot that is mounted elsewhere
+        return errno.EBUSY
     if isinstance(error, UsageError):  # a snapshot's name has fewer letters than a file's
         return errno.EINVAL
     if isinstance(error, OSError) and error.errno:

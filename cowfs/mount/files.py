@@ -41,6 +41,7 @@ from .snapshots import (
     SNAPSHOTS,
     SNAPSHOTS_NAME,
     Snapshots,
+    decode_name,
     in_dataset,
     nodeid_anew,
     number_of,
@@ -89,9 +90,7 @@ class Files:
                 self._adopt()
             nodes = gathering.read(name)
             self._open = open_files(nodes)
-            root = nodes.get(ROOT)
-        now = time.time_ns()
-        self._hidden = Inode(stat.S_IFDIR | 0o755, root.uid, root.gid, 2, 0, now, now, now, now)
+        self._since = time.time_ns()
 
     def _adopt(self) -> None:
         """Tidy up after a crash; a dataset into which nothing was put yet is of who mounts it."""
@@ -440,12 +439,12 @@ class Files:
 
     def _make_snapshot(self, name: bytes) -> bytes:
         self._sync()
-        self._snapshot(f"{self._name}@{os.fsdecode(name)}")
+        self._snapshot(f"{self._name}@{decode_name(name)}")
         with self._gathering:
             return self.lookup(SNAPSHOTS, name).pack()
 
     def _destroy_snapshot(self, name: bytes) -> bytes:
-        self._destroy(f"{self._name}@{os.fsdecode(name)}")
+        self._destroy(f"{self._name}@{decode_name(name)}")
         return b""
 
     # --- inside ---------------------------------------------------------------------------------
@@ -476,6 +475,8 @@ class Files:
 
     def _write(self, nodeid: int, name: bytes = b"") -> Inodes:
         """The files, to change one of them, or what a directory has under a name."""
+        if name == HIDDEN_NAME and nodeid == ROOT and self._snapshots is not None:
+            raise _refusal(errno.EPERM)  # nobody would find it there
         return self._gathering.write(self._name, self._head(nodeid), name)
 
     def _made(self, number: int) -> Entry:
@@ -502,10 +503,10 @@ class Files:
         return Entry(nodeid, self._pack_hidden(nodeid), FOR_LONG_S, 0)
 
     def _pack_hidden(self, nodeid: int) -> bytes:
-        inode = self._hidden
-        times = (inode.atime_ns, inode.mtime_ns, inode.ctime_ns)
+        root = self._gathering.read(self._name).get(ROOT)
+        times = (self._since, self._since, self._since)
         return protocol.pack_attributes(
-            nodeid, 0, 0, *times, inode.mode, 2, inode.uid, inode.gid, 0, RECORD_SIZE
+            nodeid, 0, 0, *times, stat.S_IFDIR | 0o755, 2, root.uid, root.gid, 0, RECORD_SIZE
         )
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -80,7 +79,6 @@ class Gathering:
         self._undone = undone
         self._lock = threading.RLock()
         self._transaction: Transaction | None = None
-        self._host = os.path.dirname(os.path.abspath(store.path))
         self._requests = 0
         """How many have changed something in the open transaction."""
         self._room = 0
@@ -306,8 +304,7 @@ class Gathering:
         """Bytes that are free now: in the image, as far as its host has room for them."""
         io = self.store.io
         space, size = io.space, io.block_size
-        host = os.statvfs(self._host)
-        room = max(0, io.device.allocated() - space.used * size) + host.f_bavail * host.f_frsize
+        room = max(0, io.device.allocated() - space.used * size) + io.device.host_room()
         return min(room, (space.free - space.reserve) * size) if space.limit else room
 
     def _tell_loss(self, error: BaseException) -> None:

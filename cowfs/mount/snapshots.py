@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from cowfs import Store
-from cowfs.errors import NotFoundError, StaleFileError
+from cowfs.errors import NotFoundError, StaleFileError, UsageError
 from cowfs.fs.inode import ROOT
 
 HIDDEN_NAME = b".cowfs"
@@ -44,6 +44,14 @@ def in_dataset(nodeid: int) -> bool:
     return bool(nodeid & ANEW) or nodeid < 1 << NUMBER_BITS
 
 
+def decode_name(name: bytes) -> str:
+    """The name of a snapshot; UsageError for what cannot be one."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"the name of a snapshot is UTF-8, and {name!r} is not") from None
+
+
 class Snapshots:
     """The snapshots of a dataset, and the numbers that they were given."""
 
@@ -52,8 +60,11 @@ class Snapshots:
         self._dataset = dataset
         self._numbers: dict[tuple[str, int], int] = {}
         """By name and transaction: one that is made anew under an old name is another."""
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[str, int]] = {}
         self._next = 1
+        self._present: set[int] = set()
+        """Those that were seen to be there, as of the transaction `_as_of`."""
+        self._as_of = 0
 
     def names(self) -> list[bytes]:
         """All that there are now, sorted."""
@@ -63,26 +74,41 @@ class Snapshots:
 
     def find(self, name: bytes) -> int | None:
         """The nodeid of a snapshot's root directory; None where there is none of that name."""
-        text = os.fsdecode(name)
         try:
-            with self._store.pinned("mount") as catalog:
-                root = catalog.snapshot(catalog.dataset(self._dataset), text)
-        except NotFoundError:
+            text = decode_name(name)
+        except UsageError:
             return None
-        number = self._numbers.get((text, root.txid))
+        txid = self._txid(text)
+        if txid is None:
+            return None
+        number = self._numbers.get((text, txid))
         if number is None:
-            self._names = {n: known for n, known in self._names.items() if known != text}
             number = self._next
             if number == _MOST:
                 raise StaleFileError(reason="too many snapshots were looked at; mount anew")
             self._next += 1
-            self._numbers[text, root.txid] = number
-            self._names[number] = text
+            self._numbers[text, txid] = number
+            self._names[number] = text, txid
         return number << NUMBER_BITS | ROOT
 
     def where(self, nodeid: int) -> tuple[str, int]:
-        """(`dataset@snapshot`, inode number) of a file in a snapshot."""
-        name = self._names.get(nodeid >> NUMBER_BITS)
-        if name is None:
-            raise StaleFileError
+        """(`dataset@snapshot`, inode number) of a file in a snapshot. Raises StaleFileError where
+        that snapshot is gone, be there a new one of its name."""
+        number = nodeid >> NUMBER_BITS
+        name, txid = self._names.get(number, ("", 0))
+        if self._as_of != self._store.txid:
+            self._as_of = self._store.txid
+            self._present.clear()
+        if number not in self._present:
+            if not name or self._txid(name) != txid:
+                raise StaleFileError
+            self._present.add(number)
         return f"{self._dataset}@{name}", number_of(nodeid)
+
+    def _txid(self, name: str) -> int | None:
+        """The transaction of a snapshot, by which it differs from others of its name."""
+        try:
+            with self._store.pinned("mount") as catalog:
+                return catalog.snapshot(catalog.dataset(self._dataset), name).txid
+        except NotFoundError:
+            return None

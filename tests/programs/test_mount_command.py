@@ -263,6 +263,34 @@ def test_hooks_around_a_snapshot(image: Image, mnt: Path) -> None:
     assert "files@two" not in image.cowfs("list")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_program_is_told_to_go_on_though_a_signal_ends_the_command(
+    image: Image, tmp_path: Path, number: signal.Signals
+) -> None:
+    os.mkfifo(tmp_path / "paused")
+    quiesce = f"echo > {tmp_path}/paused; exec sleep 1000 >&- 2>&-"
+    resume = f"touch {tmp_path}/resumed"
+    hooks = ("--quiesce", quiesce, "--resume", resume)
+    process = image.start("snapshot", image.path, "files@one", *hooks)
+    (tmp_path / "paused").read_text()
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 128 + number
+    assert (tmp_path / "resumed").exists()
+    assert "files@one" not in image.cowfs("list")
+
+
+def test_an_image_may_lie_below_what_is_mounted(image: Image) -> None:
+    process = image.start("mount", "-v", image.path, "files", image.directory)
+    assert process.stderr is not None
+    assert "mounted" in process.stderr.readline()
+    image.mounts[image.directory] = process
+    script = 'echo x > "$0/file" && stat -f "$0"'
+    subprocess.run(["sh", "-c", script, image.directory], check=True, timeout=60)
+    image.end(image.directory)
+    assert image.start("cat", f"{image.path}:files/file").communicate() == ("x\n", "")
+
+
 def test_a_program_is_told_to_go_on_whatever_became_of_the_snapshot(
     image: Image, mnt: Path
 ) -> None:

@@ -395,6 +395,62 @@ def test_snapshots_in_the_hidden_directory(image: Image, mnt: Path) -> None:
     assert (snapshots / "one" / "file").read_text() == "anew"
 
 
+def test_nothing_is_put_in_the_place_of_the_hidden_directory(mnt: Path) -> None:
+    (mnt / "directory").mkdir()
+    (mnt / "directory" / "file").write_text("x")
+    with refused(errno.EPERM):
+        (mnt / "directory").rename(mnt / ".cowfs")
+    assert (mnt / "directory" / "file").read_text() == "x"
+    (mnt / ".cowfs" / "snapshots" / "one").mkdir()
+    (mnt / "directory").rename(mnt / "directory2")
+    (mnt / "directory2" / ".cowfs").mkdir()  # elsewhere it is a name like any other
+
+
+def test_a_name_that_no_snapshot_can_have_is_just_not_there(mnt: Path) -> None:
+    name = os.fsencode(mnt) + b"/.cowfs/snapshots/\xff"
+    with refused(errno.ENOENT):
+        os.stat(name)
+    with refused(errno.EINVAL):
+        os.mkdir(name)
+    assert os.listdir(mnt / ".cowfs" / "snapshots") == []
+
+
+def test_a_snapshot_made_anew_under_its_name_is_another(image: Image, mnt: Path) -> None:
+    (mnt / "file").write_text("one")
+    image.cowfs("snapshot", "files@latest")
+    latest = os.open(mnt / ".cowfs" / "snapshots" / "latest", os.O_RDONLY)
+    try:
+        os.stat("file", dir_fd=latest)
+        image.cowfs("destroy", "files@latest")
+        (mnt / "file").write_text("two")
+        image.cowfs("snapshot", "files@latest")
+        with refused(errno.ESTALE):
+            os.close(os.open("file", os.O_RDONLY, dir_fd=latest))
+    finally:
+        os.close(latest)
+    assert (mnt / ".cowfs" / "snapshots" / "latest" / "file").read_text() == "two"
+
+
+def test_a_snapshot_that_is_mounted_is_busy(image: Image, mnt: Path) -> None:
+    snapshot = mnt / ".cowfs" / "snapshots" / "one"
+    snapshot.mkdir()
+    other = image.directory / "other"
+    other.mkdir()
+    image.cowfs("mount", "-d", "files@one", other)
+    with refused(errno.EBUSY):
+        snapshot.rmdir()
+    run("fusermount3", "-u", other)
+    snapshot.rmdir()
+
+
+def test_the_hidden_directory_is_of_the_owner_of_the_root(mnt: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("root is needed")
+    os.chown(mnt, 1234, 2345)
+    for hidden in (mnt / ".cowfs", mnt / ".cowfs" / "snapshots"):
+        assert (hidden.stat().st_uid, hidden.stat().st_gid) == (1234, 2345)
+
+
 def test_a_snapshot_holds_what_is_written_and_not_yet_synced(mnt: Path) -> None:
     with open(mnt / "file", "wb", buffering=0) as file:
         file.write(b"held back by the kernel")

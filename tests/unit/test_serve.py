@@ -335,7 +335,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_clean_end_loses_nothing(image: Path, number: int) -> None:
     served = Served(image)
     with Client(served).go() as client:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cowfs.device import UNLIMITED
+
 from .image import Image
 from .threads import Turns
 
@@ -110,6 +112,9 @@ class RecordingDevice:
 
     def allocated(self) -> int:
         return self.image.size
+
+    def host_room(self) -> int:
+        return UNLIMITED
 
     def read(self, offset: int, length: int) -> bytes:
         self.blocks_read += -(-length // 4096)
