@@ -22,6 +22,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from cowfs.errors import Error, StaleFileError
 from cowfs.fs.dataset import stored_sectors
@@ -84,6 +85,9 @@ class Files:
         """For each open directory: the name before each offset at which reading may go on."""
         self._writers: dict[int, int] = {}
         """How many have a file open for writing: only then the kernel may hold something back."""
+        self._removed: dict[int, Inode] = {}
+        """What directories were that are gone, as long as the kernel knows them: a program may have
+        one open, or be in it."""
         self._snapshots = Snapshots(gathering.store, name) if "@" not in name else None
         with gathering:
             if self._snapshots is not None and not gathering.store.readonly:
@@ -137,7 +141,7 @@ class Files:
         return self._entry(parent - number + found[0])
 
     def forget(self, nodeid: int, lookups: int) -> None:
-        pass  # a number is all that there is to remember
+        self._removed.pop(nodeid, None)  # of others, there is only a number to remember
 
     def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, owner: tuple[int, int]
@@ -190,7 +194,9 @@ class Files:
         if parent == SNAPSHOTS:
             self._later(unique, lambda: self._destroy_snapshot(name))
             return False
-        self._write(parent, name).rmdir(parent, name)
+        nodes = self._write(parent, name)
+        self._note_removed(nodes, parent, name)
+        nodes.rmdir(parent, name)
         return True
 
     def rename(
@@ -201,8 +207,10 @@ class Files:
         if flags == _EXCHANGE:
             nodes.exchange(parent, name, new_parent, new_name)
         elif flags in (0, _NOREPLACE):
-            replace = flags == 0
-            nodes.rename(parent, name, new_parent, new_name, self._open.keep, replace=replace)
+            over = flags == 0
+            if over:
+                self._note_removed(nodes, new_parent, new_name)
+            nodes.rename(parent, name, new_parent, new_name, self._open.keep, replace=over)
         else:
             raise _refusal(errno.EINVAL)
 
@@ -217,8 +225,12 @@ class Files:
             return self._pack_hidden(nodeid), 0
         dataset, number = self._where(nodeid, opened=opened)
         nodes = self._gathering.read(dataset)
-        shown = number if dataset == self._name else nodeid
-        return _pack(nodes, shown, number, nodes.get(number)), FOR_LONG_S
+        if dataset != self._name:
+            return _pack(nodes, nodeid, number, nodes.get(number)), FOR_LONG_S
+        inode = nodes.find(number) or self._removed.get(number)
+        if inode is None:
+            raise StaleFileError
+        return _pack(nodes, number, number, inode), FOR_LONG_S
 
     def setattr(self, nodeid: int, changes: Changes) -> tuple[bytes, int]:
         mode, uid, gid, size, atime_ns, mtime_ns, ctime_ns, drop_powers, opened = changes
@@ -384,7 +396,7 @@ class Files:
             offset += 1
             parts.append(_dirent(nodeid, offset, DIRECTORY, name, _UNKNOWN if plus else None))
             room -= len(parts[-1])
-        start = max(mark for mark in marks if mark <= offset)
+        start = offset if offset in marks else max(mark for mark in marks if mark <= offset)
         skip = offset - start
         offset, last = start, marks[start]
         for name, child, kind in self._entries(nodeid, last):
@@ -482,6 +494,12 @@ class Files:
     def _made(self, number: int) -> Entry:
         self._gathering.made(self._name, number)
         return self._entry(number)
+
+    def _note_removed(self, nodes: Inodes, parent: int, name: bytes) -> None:
+        """A name is about to go; keep what it leads to where that is a directory."""
+        found = nodes.lookup(parent, name)
+        if found is not None and found[1] == DIRECTORY:
+            self._removed[found[0]] = replace(nodes.get(found[0]), nlink=0, size=0)
 
     def _hold(self, number: int, flags: int) -> None:
         self._open.hold(number)

@@ -745,3 +745,25 @@ def test_a_file_without_a_name_is_of_no_use_after_changes_of_it_were_lost(
             os.fsync(file.fileno())
     image.unmount(mnt)
     assert orphans(image) == []
+
+
+def test_a_directory_that_is_removed_is_empty_for_who_has_it_open(mnt: Path) -> None:
+    for name in ("removed", "replaced", "other"):
+        (mnt / name).mkdir()
+    fds = [os.open(mnt / name, os.O_RDONLY) for name in ("removed", "replaced")]
+    here = Path.cwd()
+    os.chdir(mnt / "removed")
+    try:
+        (mnt / "removed").rmdir()
+        (mnt / "other").rename(mnt / "replaced")
+        for fd in (*fds, "."):
+            status = os.stat(fd)
+            assert stat.S_ISDIR(status.st_mode) and status.st_nlink == 0
+            assert os.listdir(fd) == []
+        with refused(errno.ENOENT):
+            Path("new").mkdir()
+    finally:
+        os.chdir(here)
+        for fd in fds:
+            os.close(fd)
+    assert os.listdir(mnt) == ["replaced"]
