@@ -14,6 +14,7 @@ import fcntl
 import functools
 import os
 import stat
+import weakref
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +46,9 @@ class Device(Protocol):
     name: str
     waits: bool
     """Whether a flush takes long, and lets other threads go on."""
+    forked: bool
+    """Whether this process is a fork of the one that opened the device for writing: all of it is
+    that one's, and so are the threads, and whoever holds a lock."""
     identity: tuple[int, int] | None
     """As `host.identity` tells it from other files; None for what is none. A name does not do: the
     program may have changed its directory since."""
@@ -93,6 +97,7 @@ class MemoryDevice:
     """A device in memory, for tests and scratch stores."""
 
     waits = False
+    forked = False
     identity: tuple[int, int] | None = None
 
     def __init__(self, size: int = 0, name: str = "<memory>") -> None:
@@ -149,6 +154,7 @@ class FileDevice:
     """
 
     waits = True
+    forked = False
 
     def __init__(self, path: str, *, writable: bool, create: bool = False, reset: bool = False):
         self.name = path
@@ -183,6 +189,8 @@ class FileDevice:
             self.close()
             raise
         self._can_punch = True
+        if writable:
+            _written.add(self)
 
     def _lock(self) -> None:
         kind = fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH
@@ -303,7 +311,7 @@ class FileDevice:
             self._can_punch = _fallocate(self._fd, mode, offset, length)
 
     def close(self) -> None:
-        if self._behind is not None:
+        if self._behind is not None and not self.forked:  # which has no threads to wait for
             self._behind.close()
             self._behind = None
         # First it is gone for all threads: its number may soon be that of another file.
@@ -315,6 +323,18 @@ class FileDevice:
         # An interrupt can come between opening the file and whoever would close it.
         if getattr(self, "_fd", -1) >= 0:
             self.close()
+
+
+_written: weakref.WeakSet[FileDevice] = weakref.WeakSet()
+"""Devices of this process that are open for writing."""
+
+
+def _note_fork() -> None:
+    for device in _written:
+        device.forked = True
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 @functools.cache

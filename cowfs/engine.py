@@ -188,6 +188,7 @@ class Engine(ABC):
         It is the lock itself: an interrupt could come between the `__enter__` or `__exit__` of
         anything else and the block, and would leave it held as long as its traceback is.
         """
+        self._check_open()  # a fork could wait for a thread that it does not have
         if self._writes_here():
             raise BusyError("this thread has a transaction open; end it first")
         return self._writer
@@ -257,6 +258,7 @@ class Engine(ABC):
     def change(self, name: str, act: Callable[..., Any], *arguments: Any) -> Any:
         """Have `act` change the tree of a dataset, durably, perhaps in one transaction with what
         other threads change; its result."""
+        self._check_open()
         return self._group.make(self, name, act, arguments)
 
     def reclaim(self) -> None:
@@ -338,7 +340,7 @@ class Engine(ABC):
 
     def abandon(self, tx: Transaction) -> None:
         """Give back what a transaction placed. It can be done again, should something interrupt."""
-        if not _has_turn(tx):
+        if not _has_turn(tx) or self.device.forked:
             return
         if self.failure is None:
             self.committer.abandon()
@@ -364,6 +366,11 @@ class Engine(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self.path}: this store is closed")
+        if self.device.forked:
+            raise ClosedError(
+                f"{self.path}: this process is a fork of the one that has the image open for "
+                "writing; open it behind the fork"
+            )
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -377,8 +384,13 @@ class Engine(ABC):
 
         Open views end. A transaction of this thread that is still open is abandoned, and so is one
         of a thread that has ended; another thread's is waited for: it may be committing just now.
-        So is another thread that closes. Should this be interrupted, it can be done again.
+        So is another thread that closes. Should this be interrupted, it can be done again. In a
+        fork of the process that opened the store nothing is done to the image, which is that one's.
         """
+        if self.device.forked:
+            self._closed = True
+            self.device.close()
+            return
         writing = self._writing
         if writing is not None and not self._writes_elsewhere():
             writing.abort()
