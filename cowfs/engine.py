@@ -487,6 +487,8 @@ class Engine(ABC):
             incompatible=TWO_COPIES if parameters.metadata_copies == 2 else 0,
         )
         space = Space(device, block_size, total, limit, superblock.metadata_copies)
+        for run in space.fixed():  # else a host that is full later could refuse a superblock
+            space.write_ahead(*run)
         first, length = space.take_run(1, 0)
         space.give_back(first + 1, length - 1)
         log = Log(superblock, 0, bytes(CHECKSUM_SIZE), first)
