@@ -109,7 +109,7 @@ class Engine(ABC):
         writing = self._writing
         if writing is None:
             raise ClosedError("no transaction is open")
-        writing.resize(name, size)
+        writing.note_volume_size(name, size)
 
     @property
     def txid(self) -> int:
