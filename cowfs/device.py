@@ -14,7 +14,6 @@ import fcntl
 import functools
 import os
 import stat
-import weakref
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,12 +45,14 @@ class Device(Protocol):
     name: str
     waits: bool
     """Whether a flush takes long, and lets other threads go on."""
-    forked: bool
-    """Whether this process is a fork of the one that opened the device for writing: all of it is
-    that one's, and so are the threads, and whoever holds a lock."""
     identity: tuple[int, int] | None
     """As `host.identity` tells it from other files; None for what is none. A name does not do: the
     program may have changed its directory since."""
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that opened the device for writing: it is that
+        one's, and so are the threads, and whoever holds a lock."""
 
     def size(self) -> int:
         """Bytes that can be read."""
@@ -154,11 +155,11 @@ class FileDevice:
     """
 
     waits = True
-    forked = False
 
     def __init__(self, path: str, *, writable: bool, create: bool = False, reset: bool = False):
         self.name = path
         self.writable = writable
+        self._process = os.getpid()
         self._behind: DirectWriter | None = None
         self._given = _Given()
         self._allocated = 1 << 63
@@ -189,8 +190,6 @@ class FileDevice:
             self.close()
             raise
         self._can_punch = True
-        if writable:
-            _written.add(self)
 
     def _lock(self) -> None:
         kind = fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH
@@ -203,6 +202,10 @@ class FileDevice:
                 who += " (this one)"
             verb = "hold" if len(pids) > 1 else "holds"
             raise BusyError(f"{self.name}: {who} {verb} the image; wait or end it first") from None
+
+    @property
+    def forked(self) -> bool:
+        return self.writable and os.getpid() != self._process
 
     def size(self) -> int:
         return os.lseek(self._fd, 0, os.SEEK_END)
@@ -323,18 +326,6 @@ class FileDevice:
         # An interrupt can come between opening the file and whoever would close it.
         if getattr(self, "_fd", -1) >= 0:
             self.close()
-
-
-_written: weakref.WeakSet[FileDevice] = weakref.WeakSet()
-"""Devices of this process that are open for writing."""
-
-
-def _note_fork() -> None:
-    for device in _written:
-        device.forked = True
-
-
-os.register_at_fork(after_in_child=_note_fork)
 
 
 @functools.cache

@@ -188,7 +188,7 @@ class Engine(ABC):
         It is the lock itself: an interrupt could come between the `__enter__` or `__exit__` of
         anything else and the block, and would leave it held as long as its traceback is.
         """
-        self._check_open()  # a fork could wait for a thread that it does not have
+        self._check_open()  # in a fork nobody may ever let go of the lock
         if self._writes_here():
             raise BusyError("this thread has a transaction open; end it first")
         return self._writer
@@ -258,7 +258,6 @@ class Engine(ABC):
     def change(self, name: str, act: Callable[..., Any], *arguments: Any) -> Any:
         """Have `act` change the tree of a dataset, durably, perhaps in one transaction with what
         other threads change; its result."""
-        self._check_open()
         return self._group.make(self, name, act, arguments)
 
     def reclaim(self) -> None:
@@ -285,10 +284,9 @@ class Engine(ABC):
 
     def begin(self, tx: Transaction) -> int:
         """Let one transaction write; its number. Called by Transaction only."""
-        self._check_open()
+        self.check_idle()
         if self.readonly:
             raise ReadOnlyError(f"{self.path} is open for reading only; open it with 'w'")
-        self.check_idle()
         tx.turn = self._turn(weakref.ref(tx))
         next(tx.turn)
         return self.committer.begin()
@@ -327,7 +325,9 @@ class Engine(ABC):
         return self._writing is not None and self._writing_thread == threading.get_ident()
 
     def check_idle(self) -> None:
-        """BusyError where this thread has a transaction open: it would wait for itself."""
+        """BusyError where this thread has a transaction open: it would wait for itself. ClosedError
+        in a fork: it could wait for a thread that it does not have."""
+        self._check_open()
         if self._writes_here():
             raise BusyError(
                 "this thread has a transaction open already; end it first, or use it instead"
