@@ -53,6 +53,11 @@ class Device(Protocol):
     """As `host.identity` tells it from other files; None for what is none. A name does not do: the
     program may have changed its directory since."""
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that opened the device for writing: it is that
+        one's, and so are the threads, and whoever holds a lock."""
+
     def size(self) -> int:
         """Bytes that can be read."""
 
@@ -100,6 +105,7 @@ class MemoryDevice:
     """A device in memory, for tests and scratch stores."""
 
     waits = False
+    forked = False
     identity: tuple[int, int] | None = None
 
     def __init__(self, size: int = 0, name: str = "<memory>") -> None:
@@ -163,6 +169,7 @@ class FileDevice:
     def __init__(self, path: str, *, writable: bool, create: bool = False, reset: bool = False):
         self.name = path
         self.writable = writable
+        self._process = os.getpid()
         self._behind: DirectWriter | None = None
         self._given = _Given()
         self._allocated = 1 << 63
@@ -205,6 +212,10 @@ class FileDevice:
                 who += " (this one)"
             verb = "hold" if len(pids) > 1 else "holds"
             raise BusyError(f"{self.name}: {who} {verb} the image; wait or end it first") from None
+
+    @property
+    def forked(self) -> bool:
+        return self.writable and os.getpid() != self._process
 
     def size(self) -> int:
         return os.lseek(self._fd, 0, os.SEEK_END)
@@ -318,7 +329,7 @@ class FileDevice:
             self._can_punch = _fallocate(self._fd, mode, offset, length)
 
     def close(self) -> None:
-        if self._behind is not None:
+        if self._behind is not None and not self.forked:  # which has no threads to wait for
             self._behind.close()
             self._behind = None
         # First it is gone for all threads: its number may soon be that of another file.

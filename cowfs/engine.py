@@ -109,7 +109,7 @@ class Engine(ABC):
         writing = self._writing
         if writing is None:
             raise ClosedError("no transaction is open")
-        writing.resize(name, size)
+        writing.note_volume_size(name, size)
 
     @property
     def txid(self) -> int:
@@ -188,6 +188,7 @@ class Engine(ABC):
         It is the lock itself: an interrupt could come between the `__enter__` or `__exit__` of
         anything else and the block, and would leave it held as long as its traceback is.
         """
+        self._check_open()  # in a fork nobody may ever let go of the lock
         if self._writes_here():
             raise BusyError("this thread has a transaction open; end it first")
         return self._writer
@@ -283,10 +284,9 @@ class Engine(ABC):
 
     def begin(self, tx: Transaction) -> int:
         """Let one transaction write; its number. Called by Transaction only."""
-        self._check_open()
+        self.check_idle()
         if self.readonly:
             raise ReadOnlyError(f"{self.path} is open for reading only; open it with 'w'")
-        self.check_idle()
         tx.turn = self._turn(weakref.ref(tx))
         next(tx.turn)
         return self.committer.begin()
@@ -325,7 +325,9 @@ class Engine(ABC):
         return self._writing is not None and self._writing_thread == threading.get_ident()
 
     def check_idle(self) -> None:
-        """BusyError where this thread has a transaction open: it would wait for itself."""
+        """BusyError where this thread has a transaction open: it would wait for itself. ClosedError
+        in a fork: it could wait for a thread that it does not have."""
+        self._check_open()
         if self._writes_here():
             raise BusyError(
                 "this thread has a transaction open already; end it first, or use it instead"
@@ -338,7 +340,7 @@ class Engine(ABC):
 
     def abandon(self, tx: Transaction) -> None:
         """Give back what a transaction placed. It can be done again, should something interrupt."""
-        if not _has_turn(tx):
+        if not _has_turn(tx) or self.device.forked:
             return
         if self.failure is None:
             self.committer.abandon()
@@ -364,6 +366,11 @@ class Engine(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self.path}: this store is closed")
+        if self.device.forked:
+            raise ClosedError(
+                f"{self.path}: this process is a fork of the one that has the image open for "
+                "writing; open it behind the fork"
+            )
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -377,8 +384,13 @@ class Engine(ABC):
 
         Open views end. A transaction of this thread that is still open is abandoned, and so is one
         of a thread that has ended; another thread's is waited for: it may be committing just now.
-        So is another thread that closes. Should this be interrupted, it can be done again.
+        So is another thread that closes. Should this be interrupted, it can be done again. In a
+        fork of the process that opened the store nothing is done to the image, which is that one's.
         """
+        if self.device.forked:
+            self._closed = True
+            self.device.close()
+            return
         writing = self._writing
         if writing is not None and not self._writes_elsewhere():
             writing.abort()
@@ -475,6 +487,8 @@ class Engine(ABC):
             incompatible=TWO_COPIES if parameters.metadata_copies == 2 else 0,
         )
         space = Space(device, block_size, total, limit, superblock.metadata_copies)
+        for run in space.fixed():  # else a host that is full later could refuse a superblock
+            space.write_ahead(*run)
         first, length = space.take_run(1, 0)
         space.give_back(first + 1, length - 1)
         log = Log(superblock, 0, bytes(CHECKSUM_SIZE), first)

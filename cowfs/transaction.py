@@ -159,8 +159,9 @@ class Transaction:
         return self[name]
 
     @_as_a_whole
-    def resize(self, name: str, size: int) -> None:
-        """Note the new size of a volume."""
+    def note_volume_size(self, name: str, size: int) -> None:
+        """Note the new size of a volume in the catalog, for `Volume.resize`, which cuts off what
+        lies beyond: alone this would leave a volume that cannot be read."""
         root, tree = self._open_root(name)
         root = replace(root, size=size)
         tree.volume_size = size

@@ -43,6 +43,7 @@ class WriteBack:
         self.engine = engine
         self._volumes: dict[str, BufferedVolume] = {}
         self._committing = threading.Lock()
+        self._opening = threading.Lock()
 
     def open(self, name: str) -> BufferedVolume:
         """A volume, with writes gathered; or a snapshot, to be read.
@@ -51,10 +52,13 @@ class WriteBack:
         A volume that is open here must not be written to, rolled back, renamed or destroyed
         otherwise; `resize` it here, too.
         """
-        found = self._volumes.get(name)
-        if found is None:
-            found = self._volumes[name] = BufferedVolume(self.engine, name)
-        return found
+        with self._opening:  # of two, a commit would know of one only
+            found = self._volumes.get(name)
+            if found is None:
+                opened = BufferedVolume(self.engine, name)
+                self._volumes = {**self._volumes, name: opened}
+                found = opened
+            return found
 
     @property
     def pending(self) -> int:
@@ -187,9 +191,13 @@ class BufferedVolume:
     def take(self) -> bool:
         """Set apart what is to be committed; whether there is anything."""
         with self._lock:
-            if not self._batch.size:
+            if self._taken is not None:  # the last commit ended before `renew` or `put_back` did
+                self._taken.add(self._batch)
+            elif self._batch.size:
+                self._taken = self._batch
+            else:
                 return False
-            self._taken, self._batch = self._batch, _Batch(self.record_size)
+            self._batch = _Batch(self.record_size)
             return True
 
     @property

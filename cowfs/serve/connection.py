@@ -398,7 +398,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _attempt(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except (Error, OSError) as error:
+        except Exception as error:  # no memory, too: who asked waits for an answer
             self._fail(request, error)
 
     def _done(self, task: asyncio.Task[None], cost: int) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from cowfs import Store
-from cowfs.errors import BusyError, Error
+from cowfs.errors import BusyError
 from cowfs.limits import MIB
 from cowfs.writeback import BufferedVolume, WriteBack
 
@@ -150,7 +150,7 @@ class Exports:
             error: Exception | None = None
             try:
                 await loop.run_in_executor(self._writer, self._commit_now, durable)
-            except (Error, OSError) as found:
+            except Exception as found:  # no memory, too: those who wait are told
                 log.error("%s: what was written is not stored: %s", self.store.path, found)
                 error = found
             for future in waiting:

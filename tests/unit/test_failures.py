@@ -247,3 +247,22 @@ def test_a_disk_under_the_image_that_is_full_fails_one_transaction_and_not_the_s
     values[b"more"] = b"value"
     assert_sound(store)
     assert sorted(contents(reopened(device))["a"]) == sorted([*kept, b"more"])
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_an_image_opens_for_writing_where_the_host_was_full_when_it_was_killed(copies: int) -> None:
+    device = ThinDevice(1 << 20)
+    parameters = cowfs.Parameters(metadata_copies=copies)
+    store = cowfs.open_device(device, parameters=parameters)
+    store.create("a")
+    kept = {}
+    device.room = device.allocated() // 4096 + 4
+    with pytest.raises(cowfs.OutOfSpaceError):
+        for i in range(1000):
+            store["a"][b"%d" % i] = b"v"
+            kept[b"%d" % i] = b"v"
+    for _ in range(2 * limits.SUPERBLOCK_SLOTS):
+        store = cowfs.open_device(device)
+        assert dict(store["a"].items()) == kept
+    device.room += 600
+    store["a"][b"more"] = b"v"

@@ -18,8 +18,8 @@ INTERNAL = {
     "check_stays_open durable_txid end failure load load_checkpoint make make_object "
     "mend mend_still open_change open_view own_blocks pinned pinned_version "
     "space_tree still tree_of view_root",
-    "Transaction": "changed changed_otherwise changed_trees committed note_size prepare_space "
-    "resize store_trees tree turn",
+    "Transaction": "changed changed_otherwise changed_trees committed note_size "
+    "note_volume_size prepare_space store_trees tree turn",
     "KV": "",
     "FS": "reading writing",
     "Volume": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import cowfs
+from cowfs.device import MemoryDevice
 from cowfs.serve import protocol
 from cowfs.serve.exports import Exports
 from cowfs.serve.protocol import Command, Flag, Option, Reply
@@ -416,6 +418,37 @@ def test_an_end_that_cannot_store_everything_says_so(tmp_path: Path) -> None:
     assert served.log.splitlines()[-1].startswith("cowfs: the image is full")
     with cowfs.open(image) as store:
         assert store["v"].pread(1 << 20, 0) == noise(1 << 20)
+
+
+class ShortOfMemory(MemoryDevice):
+    """There is no memory for the next write."""
+
+    short = False
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if self.short:
+            self.short = False
+            raise MemoryError
+        super().write(offset, data)
+
+
+def test_who_waits_for_a_flush_is_told_that_there_was_no_memory() -> None:
+    device = ShortOfMemory()
+    store = cowfs.open_device(device, parameters=cowfs.Parameters())
+    store.create("disk", "volume", SIZE)
+    data = noise(1 << 19, 1)
+
+    async def use() -> None:
+        exports = Exports(store, ["disk"])
+        exports.volumes["disk"].pwrite(data, 0)
+        device.short = True
+        with pytest.raises(MemoryError):
+            await exports.flush()
+        await exports.flush()
+        await exports.close()
+
+    asyncio.run(use())
+    assert store["disk"].pread(len(data), 0) == data
 
 
 def test_what_is_served_is_in_use(store: cowfs.Store) -> None:

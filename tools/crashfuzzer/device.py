@@ -97,6 +97,7 @@ class RecordingDevice:
     """A `cowfs.device.Device` in memory, with a log of all that was done to it."""
 
     identity: tuple[int, int] | None = None
+    forked = False
 
     def __init__(self, image: Image | None = None, turns: Turns | None = None) -> None:
         self.name = "<recording>"
