@@ -91,10 +91,9 @@ class SecondLog:
         """The first of so many blocks far from `first`; 0 where there is no room."""
         if blocks > self._run[1] or abs(self._run[0] - first) < self._least:
             self.finish_run()
-            self._run = self.space.take_twin_run(blocks, 0, first)
+            self._run = self.space.take_twin_run(blocks, 0, first, log=True)
             if not self._run[1]:
                 return 0
-            self.space.write_ahead(*self._run)
             # As the log goes on it may come nearer by a part (see `RunWriter.take_twin`).
             self._least = min(limits.GROUP_BLOCKS, abs(self._run[0] - first) * 2 // 3)
         start, left = self._run

@@ -203,11 +203,7 @@ class Space:
             raise self._full()
         length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
         if log:
-            try:
-                self.write_ahead(start, length)
-            except OutOfSpaceError:  # of the host; what the log needs now may fit
-                length = minimum
-                self.write_ahead(start, length)
+            length = self._write_log_ahead(start, length, minimum)
         try:
             self.bitmap.set(start, length)
             self._near = start + length
@@ -231,27 +227,33 @@ class Space:
         run = next((part for part in fit if part[0] >= near), fit[0] if fit else None)
         return run, [part for part in parts if part != run]
 
-    def take_twin_run(self, minimum: int, written: int, block: int) -> tuple[int, int]:
+    def take_twin_run(
+        self, minimum: int, written: int, block: int, *, log: bool = False
+    ) -> tuple[int, int]:
         """(first block, blocks) of a free run, now in use, for the second copies of what is placed
         at `block` and behind: in another allocation group, or as far away as free space allows.
+        One that is for the log is allocated by the host.
 
         What only deletes has to go on where there is none: (0, 0). Else raises OutOfSpaceError.
         """
+        refusal: OutOfSpaceError | None = None
         for make_room in (self.release_log, self.relieve, object):
             found = 0, 0
             try:
-                found = self._take_twin(minimum, written, block)
+                found = self._take_twin(minimum, written, block, log)
                 if found[1]:
                     return found
+            except OutOfSpaceError as error:  # of the host
+                refusal = error
             except BaseException:  # an interrupt: nobody knows of the run
                 self.give_back(*found)
                 raise
             make_room()
         if self.purpose in (NORMAL, REPLACING):
-            raise self._full()
+            raise refusal or self._full()
         return 0, 0
 
-    def _take_twin(self, minimum: int, written: int, block: int) -> tuple[int, int]:
+    def _take_twin(self, minimum: int, written: int, block: int, log: bool) -> tuple[int, int]:
         wanted = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             spare = self.free - self._floor
@@ -275,6 +277,8 @@ class Space:
         if not start:
             return 0, 0
         length = min(max(goal, wanted), self.bitmap.next_set(start + goal) - start)
+        if log:
+            length = self._write_log_ahead(start, length, minimum)
         try:
             self.bitmap.set(start, length)
             return start, length
@@ -371,6 +375,15 @@ class Space:
         at, size = start * self.block_size, length * self.block_size
         if self.device.sparse(at, size):
             self.device.write(at, bytes(size))
+
+    def _write_log_ahead(self, start: int, length: int, minimum: int) -> int:
+        """`write_ahead` of as much of a run as the host has room for; how many blocks."""
+        try:
+            self.write_ahead(start, length)
+        except OutOfSpaceError:
+            length = minimum
+            self.write_ahead(start, length)
+        return length
 
     def _full(self) -> OutOfSpaceError:
         self.refused = True

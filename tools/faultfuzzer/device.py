@@ -16,6 +16,8 @@ from crashfuzzer.device import RecordingDevice
 from crashfuzzer.losses import SECTOR
 from crashfuzzer.threads import Turns, in_thread
 
+_BLOCK = 4096
+
 
 class Kind(Enum):
     """What goes wrong."""
@@ -28,6 +30,8 @@ class Kind(Enum):
     """A read gives half of it; half of a write arrives, and then EIO."""
     ENOSPC = "ENOSPC"
     """Half of a write arrives, and then the host is full."""
+    FULL = "host full"
+    """The same, of writes to what the host has not allocated yet: all others succeed."""
     INTERRUPT = "interrupt"
     """KeyboardInterrupt, when it is done."""
     MEMORY = "no memory"
@@ -37,10 +41,13 @@ class Kind(Enum):
         return str(self)
 
 
+_WRITING = tuple(kind for kind in Kind if kind is not Kind.FULL)
 KINDS: dict[str, tuple[Kind, ...]] = {
     "read": (Kind.EIO, Kind.SHORT, Kind.INTERRUPT, Kind.MEMORY),
-    "write": tuple(Kind),
-    "write_behind": tuple(Kind),
+    "write": _WRITING,
+    "write_behind": _WRITING,
+    "first write": tuple(Kind),
+    "first write_behind": tuple(Kind),
     "settle": (Kind.INTERRUPT,),
     "resize": (Kind.EIO, Kind.LATE, Kind.ENOSPC, Kind.INTERRUPT, Kind.MEMORY),
     "discard": (Kind.EIO, Kind.INTERRUPT, Kind.MEMORY),
@@ -70,6 +77,11 @@ class FaultyDevice(RecordingDevice):
         self.injected: Counter[tuple[str, Kind]] = Counter()
         self._behind: Exception | None = None
         """The error of something that was written behind."""
+        self._holes: set[int] = set()
+        """Numbers of the blocks that the host has not allocated."""
+
+    def sparse(self, offset: int, length: int) -> bool:
+        return not self._holes.isdisjoint(_blocks(offset, length))
 
     def _fails(self, operation: str) -> Kind | None:
         """How the I/O that is asked for goes wrong."""
@@ -97,13 +109,13 @@ class FaultyDevice(RecordingDevice):
         return data
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        kind = self._fails("write")
+        kind = self._fails(self._named("write", offset, len(data)))
         self._write_part(offset, data, kind)
         _raise(kind)
 
     def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._raise_behind()
-        kind = self._fails("write_behind")
+        kind = self._fails(self._named("write_behind", offset, len(data)))
         self._write_part(offset, data, kind)
         try:
             _raise(kind)
@@ -117,12 +129,15 @@ class FaultyDevice(RecordingDevice):
     def resize(self, size: int) -> None:
         kind = self._fails("resize")
         if kind in (None, Kind.LATE, Kind.INTERRUPT):
+            self._holes.update(_blocks(self.size(), size - self.size()))
+            self._holes.difference_update(_blocks(size, self.size() - size))
             super().resize(size)
         _raise(kind)
 
     def discard(self, offset: int, length: int) -> None:
         kind = self._fails("discard")
         if kind in (None, Kind.INTERRUPT):
+            self._holes.update(_blocks(offset, length))
             super().discard(offset, length)
         _raise(kind)
 
@@ -137,14 +152,24 @@ class FaultyDevice(RecordingDevice):
     ) -> None:
         if kind in (Kind.EIO, Kind.MEMORY):
             return
-        if kind in (Kind.SHORT, Kind.ENOSPC):
+        if kind in (Kind.SHORT, Kind.ENOSPC, Kind.FULL):
             data = memoryview(data)[: len(data) // 2 // SECTOR * SECTOR]
+        if kind is not Kind.FULL:
+            self._holes.difference_update(_blocks(offset, len(data)))
         super().write(offset, data)
+
+    def _named(self, operation: str, offset: int, length: int) -> str:
+        return f"first {operation}" if self.sparse(offset, length) else operation
 
     def _raise_behind(self) -> None:
         if self._behind is not None:
             error, self._behind = self._behind, None
             raise error
+
+
+def _blocks(offset: int, length: int) -> range:
+    """The numbers of the host's blocks in a range."""
+    return range(offset // _BLOCK, -(-(offset + length) // _BLOCK))
 
 
 def _raise(kind: Kind | None, full: OSError | None = None) -> None:
@@ -156,7 +181,7 @@ def _raise(kind: Kind | None, full: OSError | None = None) -> None:
             raise KeyboardInterrupt
         case Kind.MEMORY:
             raise MemoryError
-        case Kind.ENOSPC:
+        case Kind.ENOSPC | Kind.FULL:
             raise full or OutOfSpaceError("the disk under the image is full")
         case _:
             raise OSError(errno.EIO, "an I/O error was injected")

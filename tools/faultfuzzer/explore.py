@@ -21,12 +21,15 @@ from crashfuzzer.world import World
 from .bytecodes import Stepper
 from .device import KINDS, Fault, FaultyDevice, Kind
 from .lines import Tracer
-from .trial import Injector, Trial
+from .trial import Injector, Outcome, Trial
 
 STEPS = 12
 """Steps of a workload."""
 BURSTS = (1, 4, 1 << 30)
 """I/Os that go wrong in a row: one, some, and all of them until the image is opened anew."""
+
+_BURSTS_OF = {Kind.INTERRUPT: BURSTS[:1], Kind.MEMORY: BURSTS[:1], Kind.FULL: BURSTS[-1:]}
+"""Of those that come alone, and of what stays as it is."""
 
 _LONG = 60
 """Seconds that a workload never takes: a hundredth of it, and less."""
@@ -68,8 +71,7 @@ def faults(calls: list[str]) -> Iterator[Fault]:
     """Every kind at each I/O, alone and in bursts."""
     for number, operation in enumerate(calls):
         for kind in KINDS[operation]:
-            alone = kind in (Kind.INTERRUPT, Kind.MEMORY)
-            for count in (1,) if alone else BURSTS:
+            for count in _BURSTS_OF.get(kind, BURSTS):
                 yield Fault(kind, number, count)
 
 
@@ -133,6 +135,8 @@ def attempt(world: World, steps: tuple[Step, ...], fault: Fault) -> Tally:
     try:
         with world.entered():
             outcomes = Trial(world, device, injector, fault.first).take(steps)
+        if fault.kind is Kind.FULL and Outcome.CLOSED in outcomes:
+            raise Wrong("a host that is full ended a store, and not a transaction")
     except Exception as error:
         error.add_note(f"with {fault}")
         raise
