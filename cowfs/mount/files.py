@@ -33,7 +33,7 @@ from cowfs.limits import RECORD_SIZE
 
 from . import protocol
 from .connection import Connection, error_number
-from .gathering import Gathering, LostChangesError, Subject
+from .gathering import Gathering
 from .protocol import Changes, Entry
 from .snapshots import (
     HIDDEN,
@@ -47,6 +47,7 @@ from .snapshots import (
     nodeid_anew,
     number_of,
 )
+from .told import LostChangesError, Subject
 
 FOR_LONG_S = 24 * 3600
 """How long the kernel may rely on what it was told."""
@@ -170,7 +171,7 @@ class Files:
         nodes = self._write(parent, name)
         number = nodes.create(parent, name, stat.S_IFREG | mode & 0o7777, *owner)
         self._hold(number, flags)
-        return self._made(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
+        return self._made(number), self._gathering.told.handle(), protocol.FOPEN_KEEP_CACHE
 
     def tmpfile(
         self, parent: int, mode: int, flags: int, owner: tuple[int, int]
@@ -179,7 +180,7 @@ class Files:
         number = nodes.create_nameless(parent, mode & 0o7777, *owner)
         self._hold(number, flags)
         self._open.keep(number)
-        return self._made(number), self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
+        return self._made(number), self._gathering.told.handle(), protocol.FOPEN_KEEP_CACHE
 
     def link(self, nodeid: int, parent: int, name: bytes) -> Entry:
         number = self._head(nodeid)
@@ -255,7 +256,7 @@ class Files:
             )
         inode = nodes.get(number)
         if inode.is_regular and (size, mtime_ns) != (None, None):
-            self._gathering.altered(self._name, number)
+            self._gathering.told.altered(self._name, number)
         return _pack(nodes, number, number, inode), FOR_LONG_S
 
     def statfs(self, nodeid: int) -> os.statvfs_result:
@@ -295,7 +296,7 @@ class Files:
             self._hold(number, flags)
         elif flags & os.O_ACCMODE != os.O_RDONLY:
             raise _refusal(errno.EROFS)
-        return self._gathering.handle(), protocol.FOPEN_KEEP_CACHE
+        return self._gathering.told.handle(), protocol.FOPEN_KEEP_CACHE
 
     def release(self, nodeid: int, handle: int, flags: int) -> None:
         if not in_dataset(nodeid):
@@ -319,14 +320,18 @@ class Files:
 
     def write(self, nodeid: int, handle: int, offset: int, data: memoryview, flags: int) -> int:
         number = self._head(nodeid, opened=True)
-        written = self._gathering.write_content(self._name, number, data, offset)
+        try:
+            written = self._gathering.write_content(self._name, number, data, offset)
+        except StaleFileError:
+            self._gathering.told.check_kept(handle)  # it was made in what was lost
+            raise
         if flags & protocol.WRITE_KILL_SUIDGID:
             self._write(nodeid).drop_powers(number)
         return written
 
     def fsync(self, nodeid: int, handle: int) -> None:
         self._gathering.commit()
-        self._gathering.check_kept(handle)
+        self._gathering.told.check_kept(handle)
 
     def fallocate(self, nodeid: int, handle: int, offset: int, length: int, mode: int) -> None:
         if mode & ~(_KEEP_SIZE | _PUNCH_HOLE | _ZERO_RANGE):
@@ -337,7 +342,7 @@ class Files:
             nodes.punch(number, offset, length)
         if not mode & _KEEP_SIZE and offset + length > nodes.get(number).size:
             nodes.truncate(number, offset + length)
-        self._gathering.altered(self._name, number)
+        self._gathering.told.altered(self._name, number)
 
     def copy(self, nodeid: int, offset: int, to: int, to_offset: int, length: int) -> int:
         """Whole files share what is stored; for anything else the kernel reads and writes."""
@@ -349,7 +354,7 @@ class Files:
         if offset or to_offset or length < size or nodes.get(target).size or nodeid == to:
             raise _refusal(errno.EOPNOTSUPP)
         nodes.share(source, number, target)
-        self._gathering.altered(self._name, target)
+        self._gathering.told.altered(self._name, target)
         return size
 
     def lseek(self, nodeid: int, handle: int, offset: int, whence: int, unique: int) -> int | None:
@@ -377,7 +382,7 @@ class Files:
     # --- directories ----------------------------------------------------------------------------
 
     def opendir(self, nodeid: int) -> tuple[int, int]:
-        handle = self._gathering.handle()
+        handle = self._gathering.told.handle()
         self._directories[handle] = {_DOTS: b""}
         return handle, 0
 
@@ -464,7 +469,7 @@ class Files:
     def _where(self, nodeid: int, *, opened: bool = False) -> tuple[str, int]:
         """(dataset or snapshot, inode number) of a node. Raises StaleFileError, or, for an open
         file, LostChangesError."""
-        if nodeid < 1 << NUMBER_BITS and not self._gathering.losses:  # nearly always
+        if nodeid < 1 << NUMBER_BITS and not self._gathering.told.losses:  # nearly always
             return self._name, nodeid
         if in_dataset(nodeid):
             number = number_of(nodeid)
@@ -483,7 +488,7 @@ class Files:
 
     def _nodeid(self, number: int) -> int:
         """By which the kernel knows a file of the dataset since changes of it were lost."""
-        return nodeid_anew(number, self._gathering.losses[self._name, number])
+        return nodeid_anew(number, self._gathering.told.losses[self._name, number])
 
     def _write(self, nodeid: int, name: bytes = b"") -> Inodes:
         """The files, to change one of them, or what a directory has under a name."""
@@ -492,7 +497,7 @@ class Files:
         return self._gathering.write(self._name, self._head(nodeid), name)
 
     def _made(self, number: int) -> Entry:
-        self._gathering.made(self._name, number)
+        self._gathering.told.made(self._name, number)
         return self._entry(number)
 
     def _note_removed(self, nodes: Inodes, parent: int, name: bytes) -> None:

@@ -9,11 +9,8 @@ A store has one writer at a time, so whoever else wants to write (live control) 
 
 What runs out of space takes its transaction with it (docs/design.md), here with changes that
 programs were told are done. So where room gets short, each request commits by itself, and what
-fails is that request alone. Where that was misjudged, or damage stops a request in its middle, each
-program that had a file open is told at its next fsync: what it wrote may be gone. The kernel, which
-goes on believing what it was told, is told as well: of all that the transaction was about. No word
-makes it give up the size and times of a file whose writes it holds back, so losses are counted for
-each file, and a file with another count is another one to the kernel (`files.py`).
+fails is that request alone. Where that was misjudged, or damage stops a request in its middle, all
+that was gathered is lost, and `told.py` knows who believes otherwise.
 
 A large file comes in many writes, one behind the other. Its tree of records is stored once for all
 of them: when anything else is asked for, which then finds everything in place.
@@ -24,10 +21,8 @@ One request is one `with gathering:`; `read` and what writes are for use within 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple
@@ -38,6 +33,8 @@ from cowfs.errors import FileError, OutOfSpaceError
 from cowfs.fs.nodes import Inodes
 from cowfs.limits import KIB, MIB, RECORD_SIZE
 
+from .told import Subject, Told
+
 _SHORT = 16 * MIB
 """Room below which each request is a transaction of its own."""
 _REQUEST = 24 * KIB
@@ -47,22 +44,6 @@ _RECORDS = 2 * RECORD_SIZE
 end, is written anew as a whole, and the old one is free only after the commit."""
 
 log = logging.getLogger("cowfs.mount")
-
-
-class LostChangesError(FileError):
-    """Changes were lost since this file was opened; open it anew."""
-
-    code = errno.EIO
-
-
-class Subject(NamedTuple):
-    """What a request was about: a file; or, with a name, what a directory has under it."""
-
-    dataset: str
-    number: int
-    name: bytes
-    losses: int = 0
-    """Of the file, before this was told (`Gathering.losses`)."""
 
 
 class Gathering:
@@ -76,7 +57,7 @@ class Gathering:
         self, store: Store, undone: Callable[[set[Subject]], None] = lambda subjects: None
     ) -> None:
         self.store = store
-        self._undone = undone
+        self.told = Told(undone)
         self._lock = threading.RLock()
         self._transaction: Transaction | None = None
         self._requests = 0
@@ -89,27 +70,12 @@ class Gathering:
         """The file that was written to last, if nothing else was asked for since."""
         self._read: _Read | None = None
         """The file that was read last."""
-        self._handles = 0
-        self._lost = 0
-        """The newest handle that there was when changes were lost."""
         self._nodes: dict[str, tuple[FS, Inodes]] = {}
         """Of the open transaction, or, where none is open, of views of the newest version."""
-        self._subjects: set[Subject] = set()
-        """Of all requests that the open transaction has changes of: those of some seconds."""
         self._writing: Subject | None = None
         """The file to which the request in progress writes."""
         self._before: tuple[Inodes, int] | None = None
         """The files that the request in progress changes, and the version of their tree before."""
-        self._given: dict[str, int] = {}
-        """The largest inode number of each dataset that the kernel was given for a new file."""
-        self._lost_numbers: dict[str, int] = {}
-        """The same as of the newest loss: what comes after it is not to be mistaken for that."""
-        self._altered: set[tuple[str, int]] = set()
-        """The files whose size or times the open transaction changes."""
-        self.losses: Counter[tuple[str, int]] = Counter()
-        """By dataset and number, how often changes of a file's size or times were lost that the
-        kernel was told are done: what it knew of the file before is not to be relied on. Each loss
-        adds the files of some seconds."""
 
     # --- for requests ---------------------------------------------------------------------------
 
@@ -152,20 +118,11 @@ class Gathering:
         self._store_content()
         return self._prepare(Subject(dataset, number, name), size)
 
-    def made(self, dataset: str, number: int) -> None:
-        """A file was made, of which the kernel is told."""
-        self._subjects.add(Subject(dataset, number, b""))
-        self._given[dataset] = number
-
-    def altered(self, dataset: str, number: int) -> None:
-        """The size or times of a file were changed, of which the kernel goes by its own."""
-        self._altered.add((dataset, number))
-
     def write_content(self, dataset: str, number: int, data: memoryview, offset: int) -> int:
         """Write to a file; the bytes written."""
         self._writing = Subject(dataset, number, b"")
         nodes = self._prepare(self._writing, len(data))
-        self.altered(dataset, number)
+        self.told.altered(dataset, number)
         content = self._content
         if content is None or content.nodes is not nodes or content.number != number:
             self._store_content()
@@ -177,17 +134,6 @@ class Gathering:
         """The dataset that `read` gives the files of."""
         self.read(name)
         return self._nodes[name][0]
-
-    def handle(self) -> int:
-        """A number for a file that is opened now, larger than all before."""
-        self._handles += 1
-        return self._handles
-
-    def check_kept(self, handle: int) -> None:
-        """Raise LostChangesError where changes were lost since the file was opened: they may be
-        its own."""
-        if handle <= self._lost:
-            raise LostChangesError
 
     @property
     def pending(self) -> bool:
@@ -214,8 +160,7 @@ class Gathering:
             except BaseException as error:  # an interrupt, too: nobody else knows of the changes
                 self._lose(transaction, error)
                 raise
-            self._subjects.clear()
-            self._altered.clear()
+            self.told.keep()
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -232,8 +177,8 @@ class Gathering:
         if found is None:
             if self._transaction is not None and "@" not in name:
                 found = _nodes(self._transaction[name])
-                if name in self._lost_numbers:
-                    found[1].pass_over(self._lost_numbers[name])
+                if name in self.told.lost_numbers:
+                    found[1].pass_over(self.told.lost_numbers[name])
             else:
                 found = _nodes(self.store.at(name))
             self._nodes[name] = found
@@ -243,7 +188,7 @@ class Gathering:
         if self._transaction is None or self._is_short(size):
             self._begin(size)
         self._requests += 1
-        self._subjects.add(subject)
+        self.told.changed(subject)
         nodes = self._find(subject.dataset)
         if self._before is None or self._before[0] is not nodes:
             self._before = nodes, nodes.tree.version
@@ -257,7 +202,11 @@ class Gathering:
     def _lose(self, transaction: Transaction, error: BaseException) -> None:
         """A transaction cannot go on, nor anything that was gathered in it."""
         try:
-            self._tell_loss(error)
+            # Where it is one request's, that request fails, and nobody else has lost anything.
+            self.told.lose(alone=self._alone)
+            if not self._alone:
+                path = self.store.path
+                log.error("%s: what was changed since the last commit is lost: %s", path, error)
         finally:
             self._forget(transaction)
 
@@ -265,15 +214,13 @@ class Gathering:
         self._content = None
         self._drop_nodes()
         self._transaction = None
-        self._subjects = set()
-        self._altered = set()
         transaction.abort()
 
     def _failed(self, error: BaseException) -> None:
         """A request failed. Most leave no trace; one that left the transaction in pieces ends it,
         with all that was gathered."""
         if self._writing is not None:
-            self._tell({self._writing})  # the kernel shows what it sent, and has it as written
+            self.told.undo({self._writing})  # the kernel shows what it sent, and has it as written
         transaction = self._transaction
         if transaction is None:
             return
@@ -306,18 +253,6 @@ class Gathering:
         space, size = io.space, io.block_size
         room = max(0, io.device.allocated() - space.used * size) + io.device.host_room()
         return min(room, (space.free - space.reserve) * size) if space.limit else room
-
-    def _tell_loss(self, error: BaseException) -> None:
-        self._lost_numbers.update(self._given)
-        self._tell(self._subjects)
-        if self._alone:
-            return  # whose request it is is told, and nobody else has lost anything
-        self._lost = self._handles
-        self.losses.update(self._altered)
-        log.error("%s: what was changed since the last commit is lost: %s", self.store.path, error)
-
-    def _tell(self, subjects: set[Subject]) -> None:
-        self._undone({subject._replace(losses=self.losses[subject[:2]]) for subject in subjects})
 
     def _drop_nodes(self) -> None:
         for fs, _ in self._nodes.values():

@@ -22,7 +22,8 @@ from cowfs.errors import BusyError, Error, KindError, UsageError
 from .attach import MountError, attach, check_directory, detach
 from .connection import Connection
 from .files import Files
-from .gathering import Gathering, Subject
+from .gathering import Gathering
+from .told import Subject
 
 COMMIT_EVERY_S = 4.0
 """So that nothing is older than five seconds before it is durable, the commit itself included."""

@@ -747,6 +747,15 @@ def test_a_file_without_a_name_is_of_no_use_after_changes_of_it_were_lost(
     assert orphans(image) == []
 
 
+def test_a_file_that_was_made_in_what_was_lost_says_so(image: Image, mnt: Path) -> None:
+    with doomed(mnt / "new", "wb") as file:
+        file.write(b"held back by the kernel")
+        lose(image, mnt)
+        with refused(errno.EIO):
+            os.fsync(file.fileno())
+    assert not (mnt / "new").exists()
+
+
 def test_a_directory_that_is_removed_is_empty_for_who_has_it_open(mnt: Path) -> None:
     for name in ("removed", "replaced", "other"):
         (mnt / name).mkdir()

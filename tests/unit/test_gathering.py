@@ -16,7 +16,8 @@ from cowfs.errors import CorruptionError, Error, FailedError, OutOfSpaceError
 from cowfs.fs.inode import ROOT
 from cowfs.limits import KIB, MIB
 from cowfs.mount import gathering as module
-from cowfs.mount.gathering import Gathering, LostChangesError, Subject
+from cowfs.mount.gathering import Gathering
+from cowfs.mount.told import LostChangesError, Subject
 
 from ..conftest import MakeStore
 from ..devices import FailingDevice, ThinDevice
@@ -201,7 +202,7 @@ def test_where_room_is_misjudged_the_loss_is_told_and_the_store_goes_on(
     create(gathering, b"kept")
     gathering.commit()
     monkeypatch.setattr(module, "_SHORT", -(1 << 60))
-    handle = gathering.handle()
+    handle = gathering.told.handle()
     create(gathering, b"lost")
     with caplog.at_level(logging.ERROR), pytest.raises(OutOfSpaceError):
         for number in range(100):
@@ -211,8 +212,8 @@ def test_where_room_is_misjudged_the_loss_is_told_and_the_store_goes_on(
     create(gathering, b"more")
     gathering.commit()
     with pytest.raises(LostChangesError):
-        gathering.check_kept(handle)
-    gathering.check_kept(gathering.handle())
+        gathering.told.check_kept(handle)
+    gathering.told.check_kept(gathering.told.handle())
     assert store.at("files").listdir() == ["kept", "more"]
 
 
@@ -323,7 +324,7 @@ def test_a_number_that_was_lost_is_given_to_no_other_file(gathering: Gathering) 
     """The kernel may know it still, with what is in the file."""
     lost = create(gathering, b"lost")
     with gathering:
-        gathering.made("files", lost)
+        gathering.told.made("files", lost)
     with pytest.raises(MemoryError), gathering:
         gathering.write("files", ROOT).create(ROOT, b"half", stat.S_IFREG, 0, 0)
         raise MemoryError
@@ -394,16 +395,16 @@ def test_a_commit_that_is_interrupted_tells_of_the_loss(
     gathering = Gathering(store, told.append)
     number = create(gathering, b"file")
     gathering.commit()
-    handle = gathering.handle()
+    handle = gathering.told.handle()
     write(gathering, number, b"content", 0, 7)
     device.armed = True
     with caplog.at_level(logging.ERROR), pytest.raises(KeyboardInterrupt):
         gathering.commit()
     assert told == [{Subject("files", number, b"")}]
     assert "what was changed since the last commit is lost" in caplog.text
-    assert gathering.losses["files", number] == 1
+    assert gathering.told.losses["files", number] == 1
     with pytest.raises(LostChangesError):
-        gathering.check_kept(handle)
+        gathering.told.check_kept(handle)
 
 
 def test_losses_are_counted_of_what_the_kernel_was_told_of_a_file(make_store: MakeStore) -> None:
@@ -415,18 +416,18 @@ def test_losses_are_counted_of_what_the_kernel_was_told_of_a_file(make_store: Ma
     kept, written, cut, other = numbers
     write(gathering, kept, b"content", 0, 7)
     gathering.commit()
-    assert [gathering.losses["files", number] for number in numbers] == [0, 0, 0, 0]
+    assert [gathering.told.losses["files", number] for number in numbers] == [0, 0, 0, 0]
     for turn in range(2):
         write(gathering, written, b"content", 0, 7)
         with gathering:
             gathering.write("files", cut).truncate(cut, 10)
-            gathering.altered("files", cut)
+            gathering.told.altered("files", cut)
         with gathering:
             gathering.write("files", other).set_attributes(other, mode=0o600)
         with pytest.raises(MemoryError), gathering:
             gathering.write("files", ROOT, b"half").create(ROOT, b"half", stat.S_IFREG, 0, 0)
             raise MemoryError
-        assert [gathering.losses["files", number] for number in numbers] == [
+        assert [gathering.told.losses["files", number] for number in numbers] == [
             0,
             turn + 1,
             turn + 1,
