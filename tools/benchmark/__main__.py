@@ -19,6 +19,7 @@ from benchmark import (
     kv,
     machine,
     maps,
+    mariadb,
     mount,
     nbd,
     pause,
@@ -319,6 +320,7 @@ def mount_command(mib: int, rounds: int, parent: Path, json_file: Path | None) -
     with workplace(parent) as (directory, progress):
         races = mount.race(mib, rounds, directory, progress)
         figures = [mount.pause(rounds, directory, progress)]
+        figures += mariadb.pauses(rounds, directory, progress)
     finish(
         Report(
             title=f"mount, a file of {mib:,} MiB and {mount.FILES:,} files, {rounds} rounds",
