@@ -89,9 +89,8 @@ def pauses(rounds: int, directory: Path, progress: Callable[[str], None]) -> lis
         place = directory / f"mariadb{number}"
         place.mkdir()
         with on_cowfs(place) as mnt, server(mnt / "data") as ask:
-            ask(
-                "CREATE DATABASE d; CREATE TABLE d.t (n INT AUTO_INCREMENT KEY, text TEXT); SELECT 1;"
-            )
+            table = "CREATE TABLE d.t (n INT AUTO_INCREMENT KEY, text TEXT)"
+            ask(f"CREATE DATABASE d; {table}; SELECT 1;")
             for snapshots in (True, False):
                 with Load(ask) as load:
                     for name in range(SNAPSHOTS):
