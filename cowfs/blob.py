@@ -551,7 +551,7 @@ def write_value(io: BlockIO, tree: Tree, key: bytes, value: bytes) -> None:
         try:  # no `with`, which takes a tenth of the time
             tree.put(key, io.write_extents([value])[0], EXTENT)
         except BaseException as error:
-            io.broken = error
+            io.changes.error = error
             raise
     else:
         write_blob(io, tree, key, [value], len(value))

@@ -47,6 +47,17 @@ class Damaged(NamedTuple):
     reason: str
 
 
+class Changes:
+    """How the changes of one transaction went that take more than one step. It cannot commit where
+    an `error` ended one in its middle, or one is `unfinished`."""
+
+    __slots__ = ("error", "unfinished")
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.unfinished = 0
+
+
 class BlockIO:
     """A store's blocks: verified reads through the cache, encoded writes through the writer."""
 
@@ -73,8 +84,8 @@ class BlockIO:
         """What reads found, and `mend` has not written anew yet, by block."""
         self.building = 0
         """The transaction in progress, of whose own blocks none is noted: it may use them again."""
-        self.broken: BaseException | None = None
-        """Why the transaction in progress cannot commit: nothing refers to blocks it placed."""
+        self.changes = Changes()
+        """Of the transaction in progress."""
 
     @property
     def total_blocks(self) -> int:
@@ -296,7 +307,7 @@ class BlockIO:
                     )
                 )
         except BaseException as error:
-            self.broken = error
+            self.changes.error = error
             raise
         return pointers
 
@@ -304,16 +315,23 @@ class BlockIO:
         """An error ended a change of a tree, which was in that `version` before: where some of the
         change is done, the transaction is broken."""
         if tree.version != version:
-            self.broken = error
+            self.changes.error = error
 
     @contextlib.contextmanager
     def as_a_whole(self) -> Iterator[None]:
-        """For a `with` block that is one change: an error in its middle breaks the transaction."""
+        """For a `with` block that is one change: an error in its middle breaks the transaction.
+
+        It counts, as an interrupt at the end of the block leaves this generator as it is, until
+        nobody refers to the interrupt any more. By then there may be another transaction.
+        """
+        changes = self.changes
+        changes.unfinished += 1
         try:
             yield
         except BaseException as error:
-            self.broken = error
+            changes.error = error
             raise
+        changes.unfinished -= 1
 
 
 def _reason(error: CorruptionError | DeviceError) -> str:

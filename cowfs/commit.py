@@ -31,7 +31,7 @@ from . import limits
 from ._ledger import Ledger
 from ._tree import Tree
 from .blob import write_value
-from .blockio import BlockIO
+from .blockio import BlockIO, Changes
 from .codec import compress_lz4
 from .errors import FailedError
 from .format import (
@@ -136,7 +136,7 @@ class Committer:
     def begin(self) -> int:
         """Number of the transaction that begins. The caller sees to it that it is the only one."""
         self.check_sound()
-        self.io.broken = None
+        self.io.changes = Changes()
         self.io.space.begin()
         self.release_freed()
         txid = self.log.txid + 1

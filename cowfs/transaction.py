@@ -57,7 +57,7 @@ def _as_a_whole(
         except _REFUSALS:
             raise
         except BaseException as error:
-            self.io.broken = error
+            self.io.changes.error = error
             raise
 
     return method
@@ -289,7 +289,7 @@ class Transaction:
         """Make everything real, durably unless asked otherwise. The transaction is over."""
         self._check()
         try:
-            if self.io.space.refused and self.io.broken is None:
+            if self.io.space.refused and self.io.changes.error is None:
                 raise ClosedError("this transaction ran out of space earlier; begin another")
             if self.broken:
                 raise ClosedError(
@@ -332,10 +332,11 @@ class Transaction:
     @property
     def broken(self) -> str:
         """Why it cannot commit: what ended a change in its middle; empty where nothing did."""
-        error = self.io.broken
-        if error is not None:
-            return str(error) or type(error).__name__
-        return "it ended a change in its middle" if self.ledger.unfinished else ""
+        changes = self.io.changes
+        if changes.error is not None:
+            return str(changes.error) or type(changes.error).__name__
+        unfinished = changes.unfinished or self.ledger.unfinished
+        return "it ended a change in its middle" if unfinished else ""
 
     @property
     def changed_otherwise(self) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 import cowfs
 from cowfs.device import MemoryDevice
-from faultfuzzer.bytecodes import Stepper
+from faultfuzzer.bytecodes import Point, Stepper
 from faultfuzzer.explore import in_time
 
 from ..devices import copy_device
@@ -193,17 +193,24 @@ def test_what_an_error_ends_in_its_middle_is_not_committed(
 ) -> None:
     image = full_of_all_kinds()
 
-    def changed(stepper: Stepper) -> tuple[cowfs.Store, bool]:
-        """The store, and whether it could be committed."""
+    def changed(stepper: Stepper, *, kept: bool = False) -> tuple[cowfs.Store, bool]:
+        """The store, and whether it could be committed, also while the interrupt is `kept`, and
+        with it what it went through."""
         store = cowfs.open_device(copy_device(image))
         tx = store.transaction()
         tx["a"][b"0149"] = b"of the same transaction"
-        with contextlib.suppress(KeyboardInterrupt, MemoryError), stepper.watching():
-            change(tx)
+        caught: BaseException | None = None
+        try:
+            with stepper.watching():
+                change(tx)
+        except (KeyboardInterrupt, MemoryError) as error:
+            caught = error if kept else None
         try:
             tx.commit()
         except cowfs.ClosedError:
             return store, False
+        finally:
+            del caught
         return store, True
 
     before = everything(cowfs.open_device(copy_device(image)))
@@ -212,11 +219,42 @@ def test_what_an_error_ends_in_its_middle_is_not_committed(
     states = {"whole": everything(store)}
     states["not at all"] = before | {"a": before["a"] | {b"0149": b"of the same transaction"}}
     for point in every.reached:
-        stepper = Stepper(point)
-        store, committed = changed(stepper)
-        if committed:
-            assert everything(store) in states.values(), str(stepper)
-            assert_sound(store)
+        for kept in (False, True) if in_contextlib(point) else (False,):
+            stepper = Stepper(point)
+            store, committed = changed(stepper, kept=kept)
+            if committed:
+                assert everything(store) in states.values(), str(stepper)
+                assert_sound(store)
+
+
+def in_contextlib(point: Point) -> bool:
+    """Whether it is where a generator that serves a `with` may be left as it is."""
+    return point.code.co_filename == contextlib.__file__
+
+
+def test_an_interrupt_that_is_kept_breaks_no_other_transaction() -> None:
+    """The generators that it went through are ended when nobody refers to it any more."""
+    change = CHANGES["write to a volume"]
+    image = full_of_all_kinds()
+    every = Stepper()
+    with every.watching():
+        change(cowfs.open_device(copy_device(image)).transaction())
+    points = [point for point in every.reached if in_contextlib(point)]
+    assert len(points) > 5
+    for point in points:
+        store = cowfs.open_device(copy_device(image))
+        tx = store.transaction()
+        caught: list[BaseException] = []
+        try:
+            with Stepper(point).watching():
+                change(tx)
+        except KeyboardInterrupt as error:
+            caught.append(error)
+        tx.abort()
+        with store.transaction() as other:
+            other["a"][b"0149"] = b"another"
+            caught.clear()
+        assert store["a"][b"0149"] == b"another"
 
 
 @pytest.mark.parametrize("size", [10, 60, 200])
