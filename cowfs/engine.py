@@ -36,7 +36,7 @@ from .group import Group
 from .log import Log, beyond_all, follow, lead_back, read_superblocks, settle
 from .parameters import Parameters
 from .recovery import Recovery, replay
-from .session import FixedSession, Session
+from .session import FixedSession, Pin, Session
 from .space import Space, packed_runs
 from .transaction import Transaction
 from .version import Reader, Version, Versions
@@ -171,10 +171,11 @@ class Engine(ABC):
         """The version of this moment, kept in place."""
         self._check_open()
         number = next(self.versions.numbers)
+        pin = Pin(partial(self.versions.close, number, None))  # also when nothing below is reached
         try:
             yield self.versions.open(number, f"({purpose})")
         finally:
-            self.versions.close(number, None)
+            pin.release()
 
     @contextmanager
     def pinned(self, purpose: str) -> Iterator[Catalog]:

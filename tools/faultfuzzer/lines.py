@@ -6,8 +6,7 @@ of today works. This module does not: it interrupts where another one might.
 A tracer counts the lines of cowfs as they are reached, and raises an exception at one of them.
 Lines with `with`, `try`, `except` and `finally` are passed over. The interpreter looks for signals
 where calls end and functions begin, hence neither there, nor on the way from a block to the exit of
-its `with`, which counts as that line: a lock cannot be left held. So are those that let go of a
-view, as the first thing in a `finally`: that is one call of a method of a dict (`Versions.close`).
+its `with`, which counts as that line: a lock cannot be left held.
 
 What runs because nobody refers to an object any more is left alone: there the interpreter drops all
 exceptions. In the compiled part an interrupt shows only when it calls something that is not.
@@ -32,7 +31,7 @@ _DESTRUCTORS = {
     method.__code__ for method in (Pin.release, cowfs.Transaction.__del__, FileDevice.__del__)
 }
 
-_NEVER = ("with ", "try:", "except ", "finally:", "self.versions.close(")
+_NEVER = ("with ", "try:", "except ", "finally:")
 
 Line = tuple[CodeType, int]
 """A line of source, by its function and number."""
