@@ -6,10 +6,12 @@ snapshot, inside a transaction, and on a store directly.
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from ._tree import Tree
@@ -133,6 +135,20 @@ class Opener(Protocol):
         """Have `act` change the dataset's tree, durably; its result."""
 
 
+_Block = tuple[Tree, FrameType]
+"""What a `with` block works on, and the call that it is in."""
+
+
+def _owner(frame: FrameType) -> FrameType:
+    """Whose `with` a generator serves: the first call above it that does not end before the block
+    does, or pause."""
+    while frame.f_back is not None and (
+        frame.f_code.co_flags & inspect.CO_GENERATOR or frame.f_code.co_name == "__enter__"
+    ):
+        frame = frame.f_back
+    return frame
+
+
 class LiveSession:
     """A dataset as it is now: each outermost read pins the newest version, each write commits."""
 
@@ -143,38 +159,58 @@ class LiveSession:
         self._store = store
         self._open = threading.local()
 
+    def _outer(self) -> Tree | None:
+        """The tree of the `with` block that this call is in, if there is one.
+
+        An interrupt at the first step of its exit leaves a block as it is, until nobody refers to
+        the interrupt any more. Who handles it must not go on in there: nothing would be committed.
+        """
+        block: _Block | None = getattr(self._open, "block", None)
+        if block is None:
+            return None
+        tree, owner = block
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and frame is not owner:
+            frame = frame.f_back
+        return tree if frame is not None else None
+
     @contextmanager
     def reading(self) -> Iterator[Tree]:
         """The newest version, pinned until the outermost `with` ends."""
-        outer: Tree | None = getattr(self._open, "tree", None)
+        outer = self._outer()
         if outer is not None:
             yield outer
             return
         session = self._store.open_view(self.name)
+        block = session.tree, _owner(sys._getframe())
         try:
-            self._open.tree = session.tree
+            self._open.block = block
             yield session.tree
         finally:
-            self._open.tree = None
+            if getattr(self._open, "block", None) is block:
+                self._open.block = None
             session.close()
 
     @contextmanager
     def writing(self) -> Iterator[Tree]:
         """A transaction that commits, durably, when the outermost `with` ends well."""
-        outer: Tree | None = getattr(self._open, "tree", None)
+        outer = self._outer()
         if outer is not None and outer.ledger is not None:
             yield outer
             return
+        before = getattr(self._open, "block", None)
         with self._store.open_change(self.name) as tree:
+            block = tree, _owner(sys._getframe())
             try:
-                self._open.tree = tree
+                self._open.block = block
                 yield tree
             finally:
-                self._open.tree = outer
+                if getattr(self._open, "block", None) is block:
+                    self._open.block = before
 
     def change(self, act: Callable[..., Any], *arguments: Any) -> Any:
         """Have `act` change the tree, durably, or in the `with` around this; its result."""
-        outer: Tree | None = getattr(self._open, "tree", None)
+        outer = self._outer()
         if outer is not None and outer.ledger is not None:
             return act(outer, *arguments)
         return self._store.change(self.name, act, *arguments)

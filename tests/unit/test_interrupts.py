@@ -303,6 +303,70 @@ def test_an_interrupt_while_nodes_are_stored_early_breaks_the_transaction() -> N
         assert spilled(Stepper(point)).broken, str(point)
 
 
+# --- while an interrupt is handled ----------------------------------------------------------------
+
+Alone = Callable[..., object]
+ALONE: dict[str, Alone] = {
+    "read": lambda a, f, v: a.get(b"there"),
+    "update": lambda a, f, v: a.update({b"k": b"value"}),
+    "pop": lambda a, f, v: a.pop(b"there"),
+    "write": lambda a, f, v: f.write_bytes("/file", b"value"),
+    "look for": lambda a, f, v: f.exists("/file"),
+    "write to a volume": lambda a, f, v: v.pwrite(b"value", 100),
+}
+"""Changes by their own, of a map, files and a volume."""
+
+SAVES: list[tuple[str, Callable[[Any], object], Callable[[Any], bytes]]] = [
+    ("a", lambda a: a.__setitem__(b"1", b"saved"), lambda a: bytes(a[b"1"])),
+    ("a", lambda a: a.update({b"2": b"saved"}), lambda a: bytes(a[b"2"])),
+    ("f", lambda f: f.write_bytes("/3", b"saved"), lambda f: bytes(f.read_bytes("/3"))),
+    ("v", lambda v: v.pwrite(b"saved", 0), lambda v: bytes(v.pread(5, 0))),
+]
+"""What who handles an interrupt may want to keep: in which dataset, how, and the way back."""
+
+
+@pytest.mark.parametrize("change", ALONE.values(), ids=ALONE)
+def test_what_is_written_while_an_interrupt_is_handled_is_committed_or_refused(
+    change: Alone,
+) -> None:
+    """The interrupt may have left a `with` block without its exit."""
+
+    def new() -> tuple[MemoryDevice, cowfs.Store]:
+        device = MemoryDevice()
+        store = cowfs.open_device(device, parameters=cowfs.Parameters())
+        store.create("a")[b"there"] = b"before"
+        store.create("f", "fs")
+        store.create("v", "volume", size=1 << 16)
+        return device, store
+
+    every = Stepper()
+    _, store = new()
+    with every.watching():
+        change(a=store["a"], f=store["f"], v=store["v"])
+    points = [point for point in every.reached if point.error is KeyboardInterrupt]
+    assert len(points) > 5
+    for point in points:
+        device, store = new()
+        # Not asked for anew below, as they know of what is under way.
+        datasets = {name: store[name] for name in ("a", "f", "v")}
+        saved = []
+        stepper = Stepper(point)
+        try:
+            with stepper.watching():
+                change(**datasets)
+        except KeyboardInterrupt:
+            for name, write, read in SAVES:
+                with contextlib.suppress(cowfs.BusyError, cowfs.FailedError):
+                    write(datasets[name])
+                    saved.append((name, read))
+                    assert read(datasets[name]) == b"saved", str(stepper)
+        store.close()
+        with reopened(device) as store:
+            for name, read in saved:
+                assert read(store[name]) == b"saved", str(stepper)
+            assert_sound(store)
+
+
 # --- closing --------------------------------------------------------------------------------------
 
 
