@@ -24,9 +24,10 @@ settings.register_profile(
 settings.register_profile("long", settings.get_profile("default"), max_examples=2000)
 settings.load_profile(os.environ.get("COWFS_HYPOTHESIS", "default"))
 
-# Where the tests run in the background of a script it is ignored, and all that they start would
-# ignore it, too.
+# Where the tests run in the background of a script, or under nohup, these are ignored, and all that
+# they start would ignore them, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 MakeStore = Callable[..., cowfs.Store]
 
