@@ -139,6 +139,12 @@ _Block = tuple[Tree, FrameType]
 """What a `with` block works on, and the call that it is in."""
 
 
+class _Open(threading.local):
+    """The outermost `with` block of each thread that is in one."""
+
+    block: _Block | None = None
+
+
 def _owner(frame: FrameType) -> FrameType:
     """Whose `with` a generator serves: the first call above it that does not end before the block
     does, or pause."""
@@ -157,7 +163,7 @@ class LiveSession:
         self.io = store.io
         self.readonly = store.readonly
         self._store = store
-        self._open = threading.local()
+        self._open = _Open()
 
     def _outer(self) -> Tree | None:
         """The tree of the `with` block that this call is in, if there is one.
@@ -165,7 +171,7 @@ class LiveSession:
         An interrupt at the first step of its exit leaves a block as it is, until nobody refers to
         the interrupt any more. Who handles it must not go on in there: nothing would be committed.
         """
-        block: _Block | None = getattr(self._open, "block", None)
+        block = self._open.block
         if block is None:
             return None
         tree, owner = block
@@ -187,7 +193,7 @@ class LiveSession:
             self._open.block = block
             yield session.tree
         finally:
-            if getattr(self._open, "block", None) is block:
+            if self._open.block is block:  # calls nothing, so that no interrupt comes
                 self._open.block = None
             session.close()
 
@@ -198,14 +204,14 @@ class LiveSession:
         if outer is not None and outer.ledger is not None:
             yield outer
             return
-        before = getattr(self._open, "block", None)
+        before = self._open.block
         with self._store.open_change(self.name) as tree:
             block = tree, _owner(sys._getframe())
             try:
                 self._open.block = block
                 yield tree
             finally:
-                if getattr(self._open, "block", None) is block:
+                if self._open.block is block:
                     self._open.block = before
 
     def change(self, act: Callable[..., Any], *arguments: Any) -> Any:
