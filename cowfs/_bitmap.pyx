@@ -61,6 +61,10 @@ cdef class Bits:
             total += self.change(word >> 16, word & 0xFFFF, on)
         return total
 
+    def test(self, Py_ssize_t at):
+        """Whether a bit is set."""
+        return 0 <= at < self.size and bool(data_of(self)[at >> 6] >> (at & 63) & 1)
+
     def next_set(self, Py_ssize_t at):
         """The first set bit from `at` on, or `size`."""
         return next_bit(data_of(self), at, self.size, True)

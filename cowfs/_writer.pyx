@@ -46,10 +46,10 @@ cdef class Stream:
 
     cdef public uint64_t cursor
     cdef readonly uint64_t end
-    cdef uint64_t segment
+    cdef public uint64_t segment
     cdef public uint64_t buffered
     cdef uint64_t sealed
-    cdef readonly bytearray buffer
+    cdef bytearray buffer
     cdef readonly Py_ssize_t head
     cdef public Py_ssize_t fill
     cdef public bint in_log
@@ -169,20 +169,6 @@ cdef class RunWriter:
             self.proving, self.runs = False, []
         return self.proving
 
-    def reserve_record(self):
-        """Set the block for the next commit record aside, at the start of what is written next.
-
-        What was written behind arrives first: an error of that fails the transaction and no more.
-        """
-        self.bulk = False
-        self.device.settle()
-        self.take(1)
-        self.first.end_segment(self)
-        self.next_record = self.first.cursor
-        self.first.cursor += 1
-        self.first.segment = self.first.cursor
-        return self.next_record
-
     def seal(self):
         """List what is buffered in `runs`, with its checksum."""
         cdef Stream stream
@@ -228,6 +214,16 @@ cdef class RunWriter:
             # What follows may come nearer by a part, so that not each small step needs another run.
             self.least = min(APART, llabs(distance) * 2 // 3)
         return <int32_t>distance
+
+    def held(self, uint64_t block, Py_ssize_t length):
+        """Bytes that were placed at `block` and are not on the device yet; None for others."""
+        cdef Stream stream
+        cdef Py_ssize_t at
+        for stream in self.streams:
+            if stream.fill > stream.head and stream.buffered <= block < stream.cursor:
+                at = stream.head + <Py_ssize_t>(block - stream.buffered) * self.block_size
+                return bytes(stream.buffer[at:at + length])
+        return None
 
     cdef inline Py_ssize_t blocks_of(self, Py_ssize_t length) noexcept:
         return (length + self.block_size - 1) // self.block_size

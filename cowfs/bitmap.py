@@ -42,10 +42,6 @@ class Bitmap(Bits):
         """Clear a range; how many of its bits were set."""
         return self.change(start, length, False)
 
-    def test(self, at: int) -> bool:
-        """Whether a bit is set."""
-        return 0 <= at < self.size and bool(self.words[at >> 3] >> (at & 7) & 1)
-
     def set_packed(self, packed: bytes) -> int:
         """Set ranges given as words `start << 16 | length`; how many of their bits were clear."""
         return self.change_packed(packed, True)

@@ -37,13 +37,20 @@ class BlockWriter(RunWriter):
         self.written += len(data)
         return block
 
-    def held(self, block: int, length: int) -> bytes | None:
-        """Bytes that were placed at `block` and are not on the device yet; None for others."""
-        for stream in self.streams:
-            if stream.fill > stream.head and stream.buffered <= block < stream.cursor:
-                at = stream.head + (block - stream.buffered) * self.block_size
-                return bytes(stream.buffer[at : at + length])
-        return None
+    def reserve_record(self) -> int:
+        """Set the block for the next commit record aside, at the start of what is written next.
+
+        What was written behind arrives first: an error of that fails the transaction and no more.
+        """
+        self.bulk = False
+        self.device.settle()
+        self.take(1)
+        first = self.first
+        first.end_segment(self)
+        block: int = first.cursor
+        self.next_record = block
+        first.cursor = first.segment = block + 1
+        return block
 
     @property
     def unplaced(self) -> list[tuple[int, int]]:
