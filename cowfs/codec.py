@@ -21,6 +21,9 @@ _CORES = os.cpu_count() or 1
 _SAMPLE = 2048
 """Bytes of each of the three samples by which a record is judged."""
 
+_LARGE = 64 * 1024
+"""Bytes of a first record from which on a sample takes much less than to try it."""
+
 _STRETCH = 512 * 1024
 """Bytes of the records that a core takes at a time, about: less is not worth the way to it."""
 
@@ -109,7 +112,8 @@ class Encoder:
         stretch when it is free; hashing alone takes less time than the way to another core, and
         what was just hashed is still near when it is placed."""
         done = 0
-        for one in encode(records, self.kind, self.block_size, hopeful=self._hopeful):
+        hopeful = self._hopeful or not records or len(records[0]) < _LARGE
+        for one in encode(records, self.kind, self.block_size, hopeful=hopeful):
             yield one
             done += 1
             self._hopeful = one[0] != RAW
