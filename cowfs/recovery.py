@@ -121,6 +121,8 @@ class Recovery:
 
     def _check_copies(self, record: CommitRecord) -> None:
         """The copy of a record is in use, of the checkpoint's by what it says itself."""
+        if self.io.space.copies == 1:
+            raise ValueError("second copies, in an image that has one of everything")
         bitmap = self.io.space.bitmap
         if record.copy and not (record.copy < bitmap.size and bitmap.test(record.copy)):
             raise ValueError(f"a second copy is in block {record.copy}, which is free")

@@ -14,6 +14,7 @@ from cowfs import limits
 from cowfs.catalog import CATALOG_OWNER, FIRST_DATASET
 from cowfs.format import (
     CATALOG_META,
+    FLAG_COPIES,
     NO_REF,
     REF_SIZE,
     name_key,
@@ -289,6 +290,15 @@ def test_the_copy_of_a_record_is_not_where_it_cannot_be(
     # Its own is at an impossible place, or in use by something else, which check tells.
     with pytest.raises(cowfs.CorruptionError) if block != 3 or which else nullcontext():
         assert not opened(forgery).check().ok
+
+
+def test_no_record_has_a_copy_where_an_image_has_one_of_everything(opened: MakeForged) -> None:
+    forgery = Forgery(make("plain").data)
+    record = forgery.records[-1][1]
+    record.copies = [0, 264, *(0 for _ in record.overflow)]
+    record.flags |= FLAG_COPIES
+    with pytest.raises(cowfs.CorruptionError):
+        opened(forgery)
 
 
 def test_check_finds_attributes_with_names_that_none_can_have(
