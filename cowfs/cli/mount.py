@@ -17,6 +17,7 @@ from cowfs import Store
 from cowfs.control import RemoteStore, listen, open_store
 from cowfs.errors import Error
 from cowfs.mount import Mounts
+from cowfs.signals import ending_signals
 
 from .arguments import dataset_argument, image_argument
 from .command import command
@@ -113,9 +114,8 @@ def _say(store: Store | RemoteStore, dataset: str, directory: str) -> None:
 
 
 def _on_signals(action: Callable[[], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
-            signal.signal(number, lambda *_: action())
+    for number in ending_signals():
+        signal.signal(number, lambda *_: action())
 
 
 def _do_nothing() -> None:

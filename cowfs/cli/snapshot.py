@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from cowfs.control import open_store
+from cowfs.signals import ending_signals
 
 from .arguments import dataset_argument, image_argument
 from .command import command
@@ -57,8 +58,8 @@ def _end(number: int, frame: object) -> None:
 
 
 def _on_signals(handler: Callable[[int, object], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+    for number in ending_signals():
+        if number != signal.SIGINT:  # which is KeyboardInterrupt
             signal.signal(number, handler)
 
 

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import socket
 import ssl
 import stat
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from cowfs import Store
 from cowfs.errors import BusyError, KindError, NotFoundError, UsageError
+from cowfs.signals import ending_signals
 
 from .connection import Connection
 from .exports import Exports
@@ -125,7 +125,7 @@ def serve(
     *,
     ready: Callable[[], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; all that was written is durable when this returns.
+    """Serve until a signal ends it; all that was written is durable when this returns.
 
     `ready` is called when clients can connect.
     """
@@ -133,9 +133,8 @@ def serve(
     async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
-                loop.add_signal_handler(number, stop.set)
+        for number in ending_signals():
+            loop.add_signal_handler(number, stop.set)
         server = Server(exports, listener, context)
         try:
             await server.start()

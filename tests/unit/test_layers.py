@@ -29,7 +29,7 @@ LAYERS = [
     "store",
     "rewind salvage",
     "__init__",
-    "control",
+    "control signals",
     "cli mount serve __main__",
 ]
 LEVEL = {module: level for level, names in enumerate(LAYERS) for module in names.split()}
