@@ -26,6 +26,7 @@ from .blockio import BlockIO
 from .errors import CorruptionError, TooLargeError, UsageError
 from .format import (
     NO_REF,
+    Pointer,
     pack_blob,
     unpack_blob,
     unpack_pointer,
@@ -41,6 +42,8 @@ _BATCH = 4 * limits.MIB
 _SCATTERED = limits.BULK // 2
 """The same for pieces from all over a value, which are not written past the host's page cache:
 what is changed here and there is read again soon."""
+_STRETCH = 256 * limits.KIB
+"""Records that lie side by side in so many bytes are worth writing at once."""
 _NOT_READ: Mapping[int, bytes] = {}
 
 Cell = tuple[int, bytes]
@@ -58,7 +61,7 @@ class Blob:
     Raises CorruptionError where the image is damaged, OutOfSpaceError where it is full.
 
     Who writes again and again has it `deferred`: the tree of records is then stored by `store`, and
-    until that nothing else may be done with the blob or the cell.
+    until that nothing but `pwrite` may be done with the blob, and nothing with the cell.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Blob:
         self._reader: Tree | None = None
         self._written: Tree | None = None
         """The tree of records, while the cell does not lead to it yet."""
+        self._tail: tuple[int, bytes] | None = None
+        """The last record that was written, and its number, while it is not whole: what follows
+        will most likely be the rest, and it need not be stored twice."""
         self._deferred = deferred
         self._wanted = record_size
         cell = tree.cell(key)
@@ -173,6 +179,7 @@ class Blob:
             return
         edges = self._edges(offset, offset + len(view))
         with self._changed_records(size) as records:
+            self._put_tail(records, offset, offset + len(view))
             self._write_records(records, [(offset, view)], edges=edges)
 
     def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
@@ -191,6 +198,7 @@ class Blob:
         if self._written is None:
             return
         with self._io.as_a_whole():
+            self._put_tail(self._written, 0, 0)
             ref = self._written.flush(self._io.writer) or NO_REF
             self._kind, self._raw = TREE, pack_blob(ref, self.size, self.record_size)
             self._tree.put(self._key, self._raw, TREE, release=False)
@@ -313,6 +321,8 @@ class Blob:
 
     def _present(self, number: int) -> bytes:
         """What is in a record before a change."""
+        if self._tail is not None and self._tail[0] == number:
+            return self._tail[1]
         if self._written is not None:
             return self._record(self._written, number)
         if self._kind == TREE:
@@ -323,17 +333,17 @@ class Blob:
         cell = records.cell(_NUMBER.pack(number))
         if cell is None:
             return b""
-        self._check_record(cell, number)
         kind, raw = cell
+        self._check_record(kind, cell_size(cell), number)
         if kind == INLINE:
             return raw
         return self._io.read_extent(raw, self._tree.label, whole=whole)
 
-    def _check_record(self, cell: Cell, number: int) -> None:
+    def _check_record(self, kind: int, length: int, number: int) -> None:
         """Refuse a record that does not lie within the value."""
-        if cell[0] == TREE:
+        if kind == TREE:
             raise CorruptionError(self._tree.label, None, "a tree within a tree of records")
-        if cell_size(cell) > min(self.record_size, self.size - number * self.record_size):
+        if length > self.record_size or length > self.size - number * self.record_size:
             raise CorruptionError(self._tree.label, None, "records that do not fit their value")
 
     def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes | memoryview]]:
@@ -341,13 +351,17 @@ class Blob:
         cells = self._records().items_between(_NUMBER.pack(first), _NUMBER.pack(last), False, 3)
         together = max(1, _BATCH // self.record_size)
         while stretch := list(islice(cells, together)):
-            numbers = [record_number(key, self._tree.label) for key, _, _ in stretch]
-            for number, (_, kind, raw) in zip(numbers, stretch, strict=True):
-                self._check_record((kind, raw), number)
-            pointers = [raw for _, kind, raw in stretch if kind == EXTENT]
+            records: list[tuple[int, bytes | Pointer]] = []
+            for key, kind, raw in stretch:
+                number = record_number(key, self._tree.label)
+                pointer = unpack_pointer(raw) if kind == EXTENT else None
+                length = len(raw) if pointer is None else pointer.logical
+                self._check_record(kind, length, number)
+                records.append((number, raw if pointer is None else pointer))
+            pointers = [found for _, found in records if isinstance(found, Pointer)]
             extents = iter(self._io.read_extents(pointers, self._tree.label))
-            for number, (_, kind, raw) in zip(numbers, stretch, strict=True):
-                yield number, raw if kind == INLINE else next(extents)
+            for number, found in records:
+                yield number, found if isinstance(found, bytes) else next(extents)
 
     def _put_small(self, whole: bytes) -> None:
         """Store all bytes inline or as one extent; what was there is released."""
@@ -409,6 +423,15 @@ class Blob:
             done = 0
             while done < len(view):
                 number, skip = divmod(offset + done, size)
+                whole = min(len(view) - done, batch) // size * size
+                if not skip and whole >= _STRETCH:
+                    self._put_records(records, changed)
+                    stretch = view[done : done + whole]
+                    parts = (stretch[at : at + size] for at in range(0, whole, size))
+                    self._put_records(records, list(enumerate(parts, number)), stretch)
+                    changed = []
+                    done += whole
+                    continue
                 part: bytes | memoryview = view[done : done + size - skip]
                 done += len(part)
                 begun = bool(changed) and changed[-1][0] == number
@@ -425,10 +448,26 @@ class Blob:
                     if skip or len(old) > len(part):
                         part = old[:skip].ljust(skip, b"\0") + part + old[skip + len(part) :]
                 changed.append((number, part))
+        if self._deferred and changed and len(changed[-1][1]) < size:
+            number, part = changed.pop()
+            self._tail = number, bytes(part)
         self._put_records(records, changed)
 
-    def _put_records(self, records: Tree, changed: list[tuple[int, bytes | memoryview]]) -> None:
-        """Store records; those of zeros become holes."""
+    def _put_tail(self, records: Tree, start: int, stop: int) -> None:
+        """Store the record that waits, unless a write from `start` to `stop` goes on with it."""
+        tail, self._tail = self._tail, None
+        if tail is not None:
+            begin = tail[0] * self.record_size
+            if not start - self.record_size < begin < stop:
+                self._put_records(records, [tail])
+
+    def _put_records(
+        self,
+        records: Tree,
+        changed: list[tuple[int, bytes | memoryview]],
+        stretch: memoryview | None = None,
+    ) -> None:
+        """Store records, which may be the parts of a stretch; those of zeros become holes."""
         kept: list[tuple[bytes, bytes | memoryview]] = []
         for number, data in changed:
             key = _NUMBER.pack(number)
@@ -438,7 +477,8 @@ class Blob:
                 records.put(key, bytes(data))
             else:
                 kept.append((key, data))
-        pointers = self._io.write_extents([data for _, data in kept])
+        whole = stretch if len(kept) == len(changed) else None
+        pointers = self._io.write_extents([data for _, data in kept], whole)
         for (key, _), pointer in zip(kept, pointers, strict=True):
             records.put(key, pointer, EXTENT)
 

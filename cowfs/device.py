@@ -49,6 +49,9 @@ class Device(Protocol):
     name: str
     waits: bool
     """Whether a flush takes long, and lets other threads go on."""
+    patient: bool
+    """Whether the host is left to write what it is given when it likes, or is told by
+    `begin_writing`; else it is told as soon as it holds much."""
     identity: tuple[int, int] | None
     """As `host.identity` tells it from other files; None for what is none. A name does not do: the
     program may have changed its directory since."""
@@ -83,6 +86,9 @@ class Device(Protocol):
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`; durable after the next `flush`."""
 
+    def begin_writing(self) -> None:
+        """Have the host begin to write what it was given, without waiting for that."""
+
     def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """`write` of bulk data within `size`, which may go on after the call. Reads see it. An
         error may come from any call until `settle`, and from there at the latest."""
@@ -105,6 +111,7 @@ class MemoryDevice:
     """A device in memory, for tests and scratch stores."""
 
     waits = False
+    patient = False
     forked = False
     identity: tuple[int, int] | None = None
 
@@ -142,6 +149,9 @@ class MemoryDevice:
             self.resize(end)
         self._bytes[offset:end] = data
 
+    def begin_writing(self) -> None:
+        pass
+
     def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self.write(offset, data)
 
@@ -172,6 +182,7 @@ class FileDevice:
         self._process = os.getpid()
         self._behind: DirectWriter | None = None
         self._given = _Given()
+        self.patient = False
         self._allocated = 1 << 63
         """Offset from which on nothing is allocated, where the image grew since it was opened."""
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
@@ -289,9 +300,14 @@ class FileDevice:
                     done += os.pwrite(self._fd, view[done:], offset + done)
         except OSError as error:
             raise _explain(error, self.name, "write") from error
-        if self._given.note(offset, done):
-            _begin_writing(self._fd, self._given.low, self._given.high - self._given.low)
-            self._given = _Given()
+        self._given.note(offset, done)
+        if self._given.bytes >= _MUCH and not self.patient:
+            self.begin_writing()
+
+    def begin_writing(self) -> None:
+        given, self._given = self._given, _Given()
+        if given.bytes:
+            _begin_writing(self._fd, given.low, given.high - given.low)
 
     def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         if self._behind is None:
@@ -366,12 +382,10 @@ class _Given:
     high: int = 0
     bytes: int = 0
 
-    def note(self, offset: int, length: int) -> bool:
-        """Whether it is much by now."""
+    def note(self, offset: int, length: int) -> None:
         self.low = min(self.low, offset) if self.bytes else offset
         self.high = max(self.high, offset + length)
         self.bytes += length
-        return self.bytes >= _MUCH
 
 
 def check_image_path(path: str) -> str:

@@ -25,17 +25,24 @@ class BlockWriter(RunWriter):
         if self.first.in_log and not self.logging:
             self.first.leave_run(self)
 
-    def write_through(self, data: bytes | memoryview) -> int:
-        """`write` of whole blocks from where they lie, without a copy of them in the buffer: for a
-        transaction that needs no proof of what it writes."""
-        first, blocks = self.first, len(data) // self.block_size
-        self.take(blocks)
-        first.drain(self)
-        block: int = first.cursor
-        self.device.write(block * self.block_size, data)
-        first.cursor = first.buffered = block + blocks
-        self.written += len(data)
-        return block
+    def write_through(self, data: bytes | memoryview, length: int) -> list[int]:
+        """`write` of records of `length` bytes, whole blocks, from where they lie, without a copy
+        of them in the buffer: for a transaction that needs no proof of what it writes. The first
+        block of each."""
+        first, size = self.first, self.block_size
+        per_record = length // size
+        blocks: list[int] = []
+        while len(data):
+            self.take(per_record)
+            first.drain(self)
+            start: int = first.cursor
+            part = data[: (first.end - start) // per_record * length]
+            self.device.write(start * size, part)
+            first.cursor = first.buffered = start + len(part) // size
+            self.written += len(part)
+            blocks += range(start, first.cursor, per_record)
+            data = data[len(part) :]
+        return blocks
 
     def reserve_record(self) -> int:
         """Set the block for the next commit record aside, at the start of what is written next.

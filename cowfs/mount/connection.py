@@ -23,13 +23,11 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from cowfs.errors import BusyError, Error, FileError, NotFoundError, ReadOnlyError, UsageError
-from cowfs.limits import KIB, MIB
+from cowfs.limits import KIB
 
 from . import protocol
 from .protocol import Changes, Entry, Op
 
-MAX_DATA = MIB
-"""Bytes of the largest read or write: the most that kernels take in one piece by default."""
 _BACKGROUND = 64
 """Requests that the kernel may have under way of its own accord, as for reading ahead."""
 
@@ -112,7 +110,7 @@ class Connection:
         os.set_blocking(fd, False)
         self._waiting = select.poll()
         self._waiting.register(fd, select.POLLIN)
-        self._buffer = bytearray(MAX_DATA + protocol.HEADER_ROOM)
+        self._buffer = bytearray(protocol.MAX_DATA + protocol.HEADER_ROOM)
         self._lock = threading.Lock()
         self._telling = 0
         """Threads that are in `_notify`, in which the descriptor stays as it is."""
@@ -250,13 +248,13 @@ class Connection:
         return protocol.INIT_OUT.pack(
             protocol.MAJOR,
             min(minor, protocol.MINOR),
-            max(readahead, MAX_DATA),
+            max(readahead, protocol.MAX_DATA),
             flags & 0xFFFFFFFF,
             _BACKGROUND,
             _BACKGROUND * 3 // 4,
-            MAX_DATA,
+            protocol.MAX_DATA,
             1,
-            MAX_DATA // (4 * KIB),
+            protocol.MAX_DATA // (4 * KIB),
             0,
             flags >> 32,
         )

@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import threading
+import time
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
 
@@ -25,8 +26,12 @@ from .files import Files
 from .gathering import Gathering
 from .told import Subject
 
-COMMIT_EVERY_S = 4.0
+COMMIT_EVERY_S = 3.5
 """So that nothing is older than five seconds before it is durable, the commit itself included."""
+
+_BEGIN_EVERY_S = 0.5
+"""How often the host is told to begin writing, so that a flush need not wait for more than it was
+given meanwhile. At once, it would take processor and memory from who goes on writing."""
 
 _PATIENCE_S = 5.0
 """How long files that are still open keep an unmounted file system alive when the process is told
@@ -112,6 +117,7 @@ class Mounts(Holder):
         self._mounts: list[Mount] = []
         self._state = threading.Lock()
         self._closing = threading.Event()
+        store.io.device.patient = True
         self._thread = threading.Thread(target=self._commit_in_time, name="commit", daemon=True)
         self._thread.start()
         threading.Thread(target=self._tell_kernel, name="undone", daemon=True).start()
@@ -203,16 +209,23 @@ class Mounts(Holder):
                 raise BusyError(f"{name} is mounted at {mount.directory} already")
 
     def _commit_in_time(self) -> None:
-        while not self._closing.wait(COMMIT_EVERY_S):
-            for mount in self.active():
-                if mount.files.may_be_behind:
-                    with contextlib.suppress(OSError):  # whose write failed is told by the kernel
-                        mount.sync()
-            if self.gathering.pending:
-                with contextlib.suppress(Error, OSError):  # it was told
-                    # The flush comes afterwards, so that no request waits for the disk.
-                    self.gathering.commit(durable=False)
-                    self.store.sync()
+        due = time.monotonic() + COMMIT_EVERY_S
+        while not self._closing.wait(_BEGIN_EVERY_S):
+            self.store.io.device.begin_writing()
+            if time.monotonic() >= due:
+                self._commit()
+                due = time.monotonic() + COMMIT_EVERY_S
+
+    def _commit(self) -> None:
+        for mount in self.active():
+            if mount.files.may_be_behind:
+                with contextlib.suppress(OSError):  # whose write failed is told by the kernel
+                    mount.sync()
+        if self.gathering.pending:
+            with contextlib.suppress(Error, OSError):  # it was told
+                # The flush comes afterwards, so that no request waits for the disk.
+                self.gathering.commit(durable=False)
+                self.store.sync()
 
     def _tell_kernel(self) -> None:
         """Have the kernel ask anew of what is not as it was told. That waits for what it sends and

@@ -11,12 +11,17 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
+from cowfs.limits import MIB
+
 MAJOR = 7
 MINOR = 38
 OLDEST_MINOR = 36
 """The first with 64 bits of flags in INIT."""
 
 ROOT_ID = 1
+
+MAX_DATA = MIB
+"""Bytes of the largest read or write: the most that kernels take in one piece by default."""
 
 
 class Op(IntEnum):

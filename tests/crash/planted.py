@@ -27,8 +27,8 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 BUGS: list[Plant] = []
 CONDITIONS: dict[Plant, dict[str, Any]] = {}
 """What of a `World` is not drawn, for bugs that few worlds can show."""
-SEEDS = 20
-"""Workloads within which each must be found."""
+SEEDS = (3, 2, 1, 11, *(seed for seed in range(20) if seed not in (1, 2, 3, 11)))
+"""Workloads within which each must be found; those come first that find the most, soonest."""
 
 
 def bug(plant: Plant) -> Plant:

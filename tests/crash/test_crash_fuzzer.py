@@ -37,7 +37,7 @@ def test_every_power_cut_leaves_the_last_commit_or_the_one_in_flight(part: int) 
 def test_a_planted_bug_is_found(plant: planted.Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises(Failure):
-        for seed in range(planted.SEEDS):
+        for seed in planted.SEEDS:
             explore(seed, **planted.CONDITIONS.get(plant, {}))
 
 

@@ -103,6 +103,7 @@ class RecordingDevice:
         self.name = "<recording>"
         self.turns = turns
         self.waits = turns is not None
+        self.patient = False
         self.image = image or Image()
         self.log: list[Operation] = []
         self.blocks_read = 0
@@ -132,6 +133,9 @@ class RecordingDevice:
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._change(Write(offset, bytes(data)))
+
+    def begin_writing(self) -> None:
+        pass
 
     def write_behind(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self.write(offset, data)
