@@ -37,6 +37,8 @@ replaces a larger one, and destroying all of it."""
 
 _SMALL_RUN = 64
 _LARGE_RUN = 256
+_LONGEST_RUN = 1024
+"""Blocks of a run that is taken where it is there, though none so long is looked for."""
 _SHORTEST_LOG_RUN = 16
 """Blocks of the shortest run in which the log goes on."""
 _GROW_STEP = 256
@@ -181,7 +183,8 @@ class Space:
         return self._take_free(minimum, written, log)
 
     def _take_free(self, minimum: int, written: int, log: bool) -> tuple[int, int]:
-        wanted = max(minimum, min(_LARGE_RUN, max(_SMALL_RUN, written // self.block_size)))
+        most = max(_LARGE_RUN, min(_LONGEST_RUN, self.free // 8))
+        wanted = max(minimum, min(most, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             spare = self.free - self._floor
             if spare < minimum:

@@ -94,13 +94,14 @@ def _read_ahead(place: str) -> None:
     """Have the kernel read ahead as much as a request can hold, and not just 128 KiB, in what was
     mounted at a real path. Only root may; how much it will be, is said before the first request."""
     with contextlib.suppress(OSError):
-        knob = os.path.join("/sys/class/bdi", _device(place), "read_ahead_kb")
+        knob = os.path.join("/sys/class/bdi", mounted_device(place), "read_ahead_kb")
         with open(knob, "w", encoding="ascii") as file:
             file.write(str(MAX_DATA // KIB))
 
 
-def _device(place: str) -> str:
-    """major:minor of what is mounted at a real path, without asking it anything."""
+def mounted_device(place: str) -> str:
+    """major:minor of what is mounted at a real path, without asking it anything; empty where
+    nothing is."""
     found = ""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:

@@ -20,7 +20,7 @@ from cowfs import FS, Store
 from cowfs.control import Holder
 from cowfs.errors import BusyError, Error, KindError, UsageError
 
-from .attach import MountError, attach, check_directory, detach
+from .attach import MountError, attach, check_directory, detach, mounted_device
 from .connection import Connection
 from .files import Files
 from .gathering import Gathering
@@ -32,6 +32,9 @@ COMMIT_EVERY_S = 3.5
 _BEGIN_EVERY_S = 0.5
 """How often the host is told to begin writing, so that a flush need not wait for more than it was
 given meanwhile. At once, it would take processor and memory from who goes on writing."""
+
+_MOMENT_S = 1.0
+"""How long a mount that nobody uses any more takes to end, at most."""
 
 _PATIENCE_S = 5.0
 """How long files that are still open keep an unmounted file system alive when the process is told
@@ -56,6 +59,7 @@ class Mount:
         self.files = Files(
             mounts.gathering, name, self.settle, mounts.take_snapshot, mounts.destroy_snapshot
         )
+        self._place = os.path.realpath(directory)
         source = f"{os.path.abspath(mounts.store.path)}:{name}"
         fd = attach(directory, source, readonly=readonly, allow_other=allow_other)
         self.connection = Connection(fd, self.files, mounts.gathering)
@@ -63,6 +67,11 @@ class Mount:
         self._events = mounts.events
         self._thread = threading.Thread(target=self._serve, name=f"mount {name}", daemon=True)
         self._thread.start()
+
+    def in_use(self) -> bool:
+        """Whether it is mounted, or files are open in it. Its thread learns of unmounting a moment
+        later than who did that."""
+        return bool(mounted_device(self._place)) or not self.ended.wait(_MOMENT_S)
 
     def sync(self) -> None:
         """Have the kernel send what it holds back. Not for the thread that takes it."""
@@ -168,7 +177,7 @@ class Mounts(Holder):
 
     def check_unused(self, dataset: str) -> None:
         for mount in self.active():
-            if dataset in (mount.name, mount.name.partition("@")[0]):
+            if dataset in (mount.name, mount.name.partition("@")[0]) and mount.in_use():
                 raise BusyError(f"{mount.name} is mounted at {mount.directory}; unmount it first")
 
     def mount(self, dataset: str, directory: str, allow_other: bool) -> None:

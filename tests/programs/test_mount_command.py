@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import cowfs
-from cowfs.mount import Mounts, mounts
+from cowfs import limits
+from cowfs.device import FileDevice
+from cowfs.mount import Mounts, mounts, protocol
 
 from ..conftest import MakeStore
 from .conftest import Image, Start, run
@@ -103,6 +106,28 @@ def test_all_else_is_durable_after_a_while(
             os.sched_yield()
         assert store.at("files").listdir() == ["file"]
         assert store.durable_txid == store.txid
+
+
+def test_the_host_begins_to_write_before_a_commit_waits_for_it(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    class Told(FileDevice):
+        def begin_writing(self) -> None:
+            super().begin_writing()
+            begun.set()
+
+    device = Told(str(tmp_path / "image"), writable=True, create=True)
+    store = cowfs.open_device(device, parameters=cowfs.Parameters())
+    with store, Mounts(store):
+        assert device.patient
+        assert begun.wait(60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may")
+def test_the_kernel_reads_ahead_what_a_request_can_hold(image: Image) -> None:
+    device = os.stat(image.mount(name="with blanks, and\ta tab")).st_dev
+    knob = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    assert int(knob.read_text()) == protocol.MAX_DATA // limits.KIB
 
 
 # --- what it refuses ------------------------------------------------------------------------------
