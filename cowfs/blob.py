@@ -116,6 +116,10 @@ class Blob:
             found = self._record(self._records(), number, whole=whole)
             found = found[skip : skip + length]
             return found if len(found) == length else found.ljust(length, b"\0")
+        if not skip and length <= _BATCH:
+            found_whole = self._stretch(number, length)
+            if found_whole is not None:
+                return found_whole
         parts: list[bytes | memoryview] = []
         at, stop = offset, offset + length
         for record, data in self._records_between(number, -(-stop // size)):
@@ -362,6 +366,20 @@ class Blob:
             extents = iter(self._io.read_extents(pointers, self._tree.label))
             for number, found in records:
                 yield number, found if isinstance(found, bytes) else next(extents)
+
+    def _stretch(self, first: int, length: int) -> bytes | None:
+        """`length` bytes from the beginning of a record on, where all their records are extents,
+        and whole, as nearly all are; None where some are not."""
+        size, count = self.record_size, -(-length // self.record_size)
+        between = (_NUMBER.pack(first), _NUMBER.pack(first + count))
+        cells = list(self._records().items_between(*between, False, 3))
+        pointers = [unpack_pointer(raw) for key, kind, raw in cells if kind == EXTENT]
+        if len(pointers) != count or any(len(key) != _NUMBER.size for key, _, _ in cells):
+            return None
+        lengths = [pointer.logical for pointer in pointers]
+        if sum(lengths) != length or lengths[:-1].count(size) != count - 1:
+            return None
+        return _joined(self._io.read_extents(pointers, self._tree.label))
 
     def _put_small(self, whole: bytes) -> None:
         """Store all bytes inline or as one extent; what was there is released."""

@@ -17,12 +17,14 @@ import subprocess
 from cowfs.errors import BusyError, Error, NotFoundError, UsageError
 from cowfs.limits import KIB
 
-from .protocol import MAX_DATA
 
 PROGRAM = "fusermount3"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How the kernel writes blanks and the like in its table of mounts."""
 DEVICE = "/dev/fuse"
+READ_AHEAD = 512 * KIB
+"""Bytes that the kernel reads ahead, 128 KiB where it is not told. Of twice as much, less is still
+in the processor's own cache when it has been read and is to be verified."""
 
 
 class MountError(Error):
@@ -91,12 +93,12 @@ def detach(directory: str, *, lazy: bool = False) -> None:
 
 
 def _read_ahead(place: str) -> None:
-    """Have the kernel read ahead as much as a request can hold, and not just 128 KiB, in what was
-    mounted at a real path. Only root may; how much it will be, is said before the first request."""
+    """Have the kernel read ahead further, in what was mounted at a real path. Only root may; how
+    much it will be, is said before the first request."""
     with contextlib.suppress(OSError):
         knob = os.path.join("/sys/class/bdi", mounted_device(place), "read_ahead_kb")
         with open(knob, "w", encoding="ascii") as file:
-            file.write(str(MAX_DATA // KIB))
+            file.write(str(READ_AHEAD // KIB))
 
 
 def mounted_device(place: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 import cowfs
 from cowfs import limits
 from cowfs.device import FileDevice
-from cowfs.mount import Mounts, mounts, protocol
+from cowfs.mount import Mounts, attach, mounts
 
 from ..conftest import MakeStore
 from .conftest import Image, Start, run
@@ -124,10 +124,10 @@ def test_the_host_begins_to_write_before_a_commit_waits_for_it(tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may")
-def test_the_kernel_reads_ahead_what_a_request_can_hold(image: Image) -> None:
+def test_the_kernel_reads_ahead_as_it_is_told(image: Image) -> None:
     device = os.stat(image.mount(name="with blanks, and\ta tab")).st_dev
     knob = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    assert int(knob.read_text()) == protocol.MAX_DATA // limits.KIB
+    assert int(knob.read_text()) == attach.READ_AHEAD // limits.KIB
 
 
 # --- what it refuses ------------------------------------------------------------------------------
