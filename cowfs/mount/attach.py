@@ -17,7 +17,6 @@ import subprocess
 from cowfs.errors import BusyError, Error, NotFoundError, UsageError
 from cowfs.limits import KIB
 
-
 PROGRAM = "fusermount3"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How the kernel writes blanks and the like in its table of mounts."""
