@@ -51,7 +51,11 @@ Cell = tuple[int, bytes]
 
 def _is_zeros(data: bytes | memoryview) -> bool:
     """Whether there are only zeros in a record; a look at its start mostly tells."""
-    return data[:16] == _ZEROS[: min(16, len(data))] and bytes(data) == _ZEROS[: len(data)]
+    return (
+        not data[0]
+        and data[:16] == _ZEROS[: min(16, len(data))]
+        and bytes(data) == _ZEROS[: len(data)]
+    )
 
 
 class Blob:
@@ -486,19 +490,19 @@ class Blob:
         stretch: memoryview | None = None,
     ) -> None:
         """Store records, which may be the parts of a stretch; those of zeros become holes."""
-        kept: list[tuple[bytes, bytes | memoryview]] = []
+        kept: list[tuple[int, bytes | memoryview]] = []
+        small = self._tree.inline_limit
         for number, data in changed:
-            key = _NUMBER.pack(number)
             if _is_zeros(data):
-                records.delete(key)
-            elif len(data) <= self._tree.inline_limit:
-                records.put(key, bytes(data))
+                records.delete(_NUMBER.pack(number))
+            elif len(data) <= small:
+                records.put(_NUMBER.pack(number), bytes(data))
             else:
-                kept.append((key, data))
+                kept.append((number, data))
         whole = stretch if len(kept) == len(changed) else None
         pointers = self._io.write_extents([data for _, data in kept], whole)
-        for (key, _), pointer in zip(kept, pointers, strict=True):
-            records.put(key, pointer, EXTENT)
+        for (number, _), pointer in zip(kept, pointers, strict=True):
+            records.put(_NUMBER.pack(number), pointer, EXTENT)
 
 
 def _joined(parts: list[bytes | memoryview]) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -310,10 +310,13 @@ class BlockIO:
             if total > limits.LOG_SHARE:
                 self.writer.leave_log()
             self.writer.bulk = total >= limits.BULK
+            txid = self.writer.txid
             placed = self._place(encoded, stretch)
-            for record, (block, (compression, stored, digest)) in zip(records, placed, strict=True):
-                fields = (block, self.writer.txid, len(stored), len(record))
-                pointers.append(pack_pointer(*fields, compression, DATA_LEVEL, digest))
+            for record, (block, (kind, stored, digest)) in zip(records, placed, strict=True):
+                length = len(record)
+                pointers.append(
+                    pack_pointer(block, txid, len(stored), length, kind, DATA_LEVEL, digest)
+                )
         except BaseException as error:
             self.changes.error = error
             raise
@@ -321,23 +324,25 @@ class BlockIO:
 
     def _place(
         self, encoded: Iterator[Encoded], stretch: memoryview | None
-    ) -> Iterator[tuple[int, Encoded]]:
+    ) -> Iterable[tuple[int, Encoded]]:
         """Write records; each with its first block."""
         writer, size = self.writer, self.block_size
-        through = not writer.bulk and not writer.proves()
-        if through and stretch is not None:
-            known = list(encoded)
-            length = len(stretch) // len(known)
-            if length % size == 0 and all(kind == RAW for kind, _, _ in known):
-                yield from zip(writer.write_through(stretch, length), known, strict=True)
-                return
-            encoded = iter(known)
-        for one in encoded:
-            stored = one[1]
-            if through and len(stored) >= limits.THROUGH and len(stored) % size == 0:
-                yield writer.write_through(stored, len(stored))[0], one
-            else:
-                yield writer.write(stored), one
+        if writer.bulk or writer.proves():
+            write = writer.write
+            return [(write(one[1]), one) for one in encoded]
+        known = list(encoded)
+        length = len(stretch) // len(known) if stretch is not None else 0
+        if length and length % size == 0 and all(kind == RAW for kind, _, _ in known):
+            assert stretch is not None
+            return zip(writer.write_through(stretch, length), known, strict=True)
+        return [(self._write_alone(one[1]), one) for one in known]
+
+    def _write_alone(self, stored: bytes | memoryview) -> int:
+        """Write a record in a transaction that needs no proof of it; its first block."""
+        if len(stored) >= limits.THROUGH and len(stored) % self.block_size == 0:
+            return self.writer.write_through(stored, len(stored))[0]
+        block: int = self.writer.write(stored)
+        return block
 
     def break_if_changed(self, tree: Tree, version: int, error: BaseException) -> None:
         """An error ended a change of a tree, which was in that `version` before: where some of the

@@ -111,6 +111,9 @@ class Encoder:
         """Each record encoded, in order. From the first one on that shrinks, every core takes a
         stretch when it is free; hashing alone takes less time than the way to another core, and
         what was just hashed is still near when it is placed."""
+        if max(map(len, records), default=0) <= self.block_size:  # none can save a block
+            yield from [(RAW, record, checksum(record)) for record in records]
+            return
         done = 0
         hopeful = self._hopeful or not records or len(records[0]) < _LARGE
         for one in encode(records, self.kind, self.block_size, hopeful=hopeful):

@@ -398,6 +398,8 @@ class _Batch:
                 for begin, end in record.spans:
                     if base + begin < limit:
                         yield base + begin, bytes(record.data[begin : min(end, limit - base)])
+            elif base + self.record_size <= limit:
+                yield base, record
             elif base < limit:
                 yield base, record[: limit - base]
 

@@ -35,8 +35,9 @@ _AT_ONCE = 1 * MIB
 _OUTPUT = 128 * KIB
 """Bytes of replies that are gathered before they go to the socket: a client begins with them while
 the next are made, and what a socket does not take at once is copied once more."""
-_UNREAD = 4 * MIB
-"""Bytes of replies that a client may leave unread before it is not listened to."""
+_UNREAD = 256 * KIB
+"""Bytes of replies that a client may leave unread before it is not listened to. Whenever the socket
+takes some, the rest is moved in memory, so a few large ones are enough."""
 _OWED = 64 * MIB
 """Bytes that requests in threads may hold, of one connection."""
 _REQUEST_COST = 512 * KIB
