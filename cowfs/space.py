@@ -38,7 +38,8 @@ replaces a larger one, and destroying all of it."""
 _SMALL_RUN = 64
 _LARGE_RUN = 256
 _LONGEST_RUN = 1024
-"""Blocks of a run that is taken where it is there, though none so long is looked for."""
+"""Blocks of a run that is taken for large records where it is there, though none so long is looked
+for. Of nodes it would leave more in pieces."""
 _SHORTEST_LOG_RUN = 16
 """Blocks of the shortest run in which the log goes on."""
 _GROW_STEP = 256
@@ -183,7 +184,9 @@ class Space:
         return self._take_free(minimum, written, log)
 
     def _take_free(self, minimum: int, written: int, log: bool) -> tuple[int, int]:
-        most = max(_LARGE_RUN, min(_LONGEST_RUN, self.free // 8))
+        most = _LARGE_RUN
+        if minimum * self.block_size >= limits.THROUGH:
+            most = max(most, min(_LONGEST_RUN, self.free // 8))
         wanted = max(minimum, min(most, max(_SMALL_RUN, written // self.block_size)))
         if self.limit:
             spare = self.free - self._floor
