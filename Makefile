@@ -28,7 +28,7 @@ define INSTALL
 endef
 
 # What an extra needs, without building cowfs anew under the others that run.
-EXTRA := $(RUN) -c 'import sys, tomllib; [*map(print, tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]])]'
+EXTRA := $(RUN) -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
 
 COMPILE = @$(RUN) setup.py --quiet build_ext --inplace
 
@@ -65,13 +65,13 @@ fuzz: $(BUILT) ## The parsers under atheris, for so long: MINUTES=10
 		-max_total_time=$$(($(MINUTES) * 60))
 
 sanitize: $(BUILT) ## The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer
-	@tools/sanitize
+	+@tools/sanitize
 
 bench: $(BUILT) ## Rates of cowfs, LMDB, SQLite, RocksDB and the raw limit on a million keys
 	@tools/bench kv
 
 bench-guard: $(BUILT) ## Instructions of fixed kernels, compared with a committed baseline (needs valgrind)
-	@tools/bench guard
+	+@tools/bench guard
 
 fixtures: $(BUILT) ## Make the committed images in fixtures/ anew
 	@$(RUN) tools/fixtures

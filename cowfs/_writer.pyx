@@ -25,7 +25,7 @@ from cowfs._node cimport Cache, Node
 
 from cowfs import limits
 
-cdef Py_ssize_t BUFFER = 1 << 20  # behind the block of the record: as much as the longest run
+cdef Py_ssize_t BUFFER = 1 << 20  # behind the block of the record
 cdef int MAX_SKIP = 31
 cdef int64_t APART = limits.GROUP_BLOCKS  # so far apart, two blocks are never of one group
 cdef int64_t MAX_DISTANCE = limits.MAX_TWIN

@@ -192,6 +192,7 @@ class Blob:
 
     def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Write many pieces, (offset, bytes) each, in one pass: they ascend and do not overlap."""
+        assert self._tail is None
         if not pieces:
             return
         offset, last = pieces[-1]
@@ -222,6 +223,7 @@ class Blob:
             self._set_size(size)
 
     def _set_size(self, size: int) -> None:
+        assert self._tail is None
         if size <= self.record_size:
             self._put_small(self.pread(size, 0).ljust(size, b"\0"))
             return
@@ -242,6 +244,7 @@ class Blob:
             self._punch(offset, stop)
 
     def _punch(self, offset: int, stop: int) -> None:
+        assert self._tail is None
         if self._kind != TREE:
             self.pwrite(bytes(stop - offset), offset)
             return
@@ -376,7 +379,8 @@ class Blob:
         and whole, as nearly all are; None where some are not."""
         size, count = self.record_size, -(-length // self.record_size)
         between = (_NUMBER.pack(first), _NUMBER.pack(first + count))
-        cells = list(self._records().items_between(*between, False, 3))
+        # One more than there can be is enough to know that something is wrong with them.
+        cells = list(islice(self._records().items_between(*between, False, 3), count + 1))
         pointers = [unpack_pointer(raw) for key, kind, raw in cells if kind == EXTENT]
         if len(pointers) != count or any(len(key) != _NUMBER.size for key, _, _ in cells):
             return None

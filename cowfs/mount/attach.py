@@ -18,7 +18,7 @@ from cowfs.errors import BusyError, Error, NotFoundError, UsageError
 from cowfs.limits import KIB
 
 PROGRAM = "fusermount3"
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 """How the kernel writes blanks and the like in its table of mounts."""
 DEVICE = "/dev/fuse"
 READ_AHEAD = 512 * KIB
@@ -104,11 +104,11 @@ def mounted_device(place: str) -> str:
     """major:minor of what is mounted at a real path, without asking it anything; empty where
     nothing is."""
     found = ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+    with open("/proc/self/mountinfo", "rb") as table:  # as text, a carriage return would end a line
         for line in table:
-            _, _, device, _, point, *_ = line.split(" ")
-            if _OCTAL.sub(lambda match: chr(int(match[1], 8)), point) == place:
-                found = device  # the last is on top
+            _, _, device, _, point, *_ = line.split(b" ")
+            if _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), point) == os.fsencode(place):
+                found = device.decode()  # the last is on top
     return found
 
 

@@ -195,9 +195,11 @@ class Gathering:
         return nodes
 
     def _store_content(self) -> None:
-        content, self._content = self._content, None
-        if content is not None:
-            content.blob.store()
+        if self._content is not None:
+            # Until it is done, nobody else may forget it: a commit without it would lead to what
+            # was freed.
+            self._content.blob.store()
+            self._content = None
 
     def _lose(self, transaction: Transaction, error: BaseException) -> None:
         """A transaction cannot go on, nor anything that was gathered in it."""

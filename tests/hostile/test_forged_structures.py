@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +12,9 @@ import pytest
 
 import cowfs
 from cowfs import limits
+from cowfs.blob import Blob
 from cowfs.catalog import CATALOG_OWNER, FIRST_DATASET
+from cowfs.errors import CorruptionError
 from cowfs.format import (
     CATALOG_META,
     FLAG_COPIES,
@@ -23,6 +26,7 @@ from cowfs.format import (
     unpack_meta,
 )
 from cowfs.fs.inode import DIRECTORY, ENTRY, XATTR, make_key, pack_entry
+from cowfs.limits import MIB
 from hostile.images import make, memory_device
 from hostile.page import INLINE, TREE, Cell, Page
 from hostile.seal import Forgery, seal_block
@@ -312,3 +316,22 @@ def test_check_finds_attributes_with_names_that_none_can_have(
         edit_items(forgery, owner, edit)
     store = opened(forgery)
     assert any("an attribute named" in fault.reason for fault in store.check().faults)
+
+
+def test_records_with_keys_of_any_length_take_no_memory(store: cowfs.Store) -> None:
+    with store.transaction() as tx:
+        tx.create("d")
+        blob = Blob(tx.io, tx.tree("d"), b"large", deferred=True)
+        blob.pwrite(bytes(MIB), 0)
+        records = blob._written
+        assert records is not None
+        for number in range(20_000):
+            records.put(bytes(8) + number.to_bytes(1000, "big"), b"x")
+        blob.store()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptionError), store.transaction() as tx:
+            Blob(tx.io, tx.tree("d"), b"large").pread(2 * limits.RECORD_SIZE, 0)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()

@@ -130,6 +130,20 @@ def test_the_kernel_reads_ahead_as_it_is_told(image: Image) -> None:
     assert int(knob.read_text()) == attach.READ_AHEAD // limits.KIB
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a tmpfs")
+def test_it_reads_the_kernels_table_whatever_else_is_mounted(image: Image) -> None:
+    other = image.directory / "other"
+    other.mkdir()
+    run("mount", "-t", "tmpfs", "of two\rlines", other)
+    try:
+        image.mount()
+        snapshot = image.directory / "mnt" / ".cowfs" / "snapshots" / "one"
+        snapshot.mkdir()
+        snapshot.rmdir()
+    finally:
+        run("umount", other)
+
+
 # --- what it refuses ------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -318,6 +319,27 @@ def test_half_of_an_operation_is_not_committed(
     gathering.commit()
     assert store.at("files").listdir() == ["kept"]
     assert "what was changed since the last commit is lost" in caplog.text
+
+
+def test_what_is_written_is_stored_by_a_later_request_where_one_had_no_memory_for_it(
+    gathering: Gathering, store: cowfs.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = create(gathering, b"large")
+    content = noise(5 * 128 * KIB, 1)
+    write(gathering, number, content, 0, len(content))
+    gathering.commit()
+    write(gathering, number, content[::-1], 0, len(content))
+
+    def no_memory() -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.io, "as_a_whole", no_memory)  # the first that it does
+        with pytest.raises(MemoryError), gathering:
+            gathering.read("files").get(number)
+    gathering.commit()
+    assert store.at("files").read_bytes("large") == content[::-1]
+    assert store.check().ok
 
 
 def test_a_number_that_was_lost_is_given_to_no_other_file(gathering: Gathering) -> None:
