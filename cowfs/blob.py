@@ -503,6 +503,8 @@ class Blob:
                 records.put(_NUMBER.pack(number), bytes(data))
             else:
                 kept.append((number, data))
+        if not kept:
+            return
         whole = stretch if len(kept) == len(changed) else None
         pointers = self._io.write_extents([data for _, data in kept], whole)
         for (number, _), pointer in zip(kept, pointers, strict=True):

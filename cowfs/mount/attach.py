@@ -57,9 +57,8 @@ def attach(directory: str, source: str, *, readonly: bool, allow_other: bool) ->
     options = ["default_permissions", "subtype=cowfs", f"fsname={_escape(source)}"]
     options += ["ro"] if readonly else []
     options += ["allow_other"] if allow_other else []
-    place = os.path.realpath(
-        directory
-    )  # now, as who looks there later asks who does not answer yet
+    # Found before anything is mounted: who looks there later asks who does not answer yet.
+    place = os.path.realpath(directory)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         result = subprocess.run(

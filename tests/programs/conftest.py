@@ -112,8 +112,8 @@ def made(directory: Path) -> Iterator[Image]:
         for process in image.mounts.values():
             process.kill()
             process.communicate()
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            mounted = line.split()[1]
+        for line in Path("/proc/self/mounts").read_bytes().split(b"\n")[:-1]:  # names may hold "\r"
+            mounted = os.fsdecode(line.split(b" ")[1])
             if Path(mounted).is_relative_to(directory):
                 run("fusermount3", "-u", "-z", mounted)
 

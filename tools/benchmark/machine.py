@@ -22,7 +22,8 @@ def describe(directory: Path) -> list[str]:
 def file_system(directory: Path) -> str:
     """The type of the file system that holds the directory."""
     path = directory.resolve()
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    table = Path("/proc/self/mounts").read_bytes()  # as text, a carriage return would end a line
+    mounts = [os.fsdecode(line).split(" ") for line in table.split(b"\n")[:-1]]
     holding = [mount[1:3] for mount in mounts if path.is_relative_to(mount[1])]
     _, kind = sorted(holding, key=lambda mount: len(mount[0]))[-1]  # the innermost, last made
     return kind
