@@ -14,6 +14,7 @@ listed in `runs` with a checksum over it; nothing is durable before the store fl
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -245,11 +246,15 @@ cdef class RunWriter:
         self.written += padded
         return stream.cursor - blocks
 
-    def write(self, const uint8_t[::1] data):
+    def write(self, data):
         """Place the bytes of a record in one run; returns their first block."""
-        cdef Slice whole = Slice(&data[0], <int>data.shape[0])
-        self.take(self.blocks_of(whole.length))
-        return self.place(self.first, whole)
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.take(self.blocks_of(view.len))
+            return self.place(self.first, Slice(<const uint8_t*>view.buf, <int>view.len))
+        finally:
+            PyBuffer_Release(&view)
 
     cdef bint has_room(self, Py_ssize_t blocks) except -1:
         """Whether so many blocks are to be had in one run."""

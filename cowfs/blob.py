@@ -345,10 +345,12 @@ class Blob:
         if cell is None:
             return b""
         kind, raw = cell
-        self._check_record(kind, cell_size(cell), number)
-        if kind == INLINE:
-            return raw
-        return self._io.read_extent(raw, self._tree.label, whole=whole)
+        if kind == EXTENT:
+            pointer = unpack_pointer(raw)
+            self._check_record(kind, pointer.logical, number)
+            return self._io.extent(pointer, self._tree.label, whole=whole)
+        self._check_record(kind, len(raw), number)
+        return raw
 
     def _check_record(self, kind: int, length: int, number: int) -> None:
         """Refuse a record that does not lie within the value."""

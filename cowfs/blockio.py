@@ -208,16 +208,17 @@ class BlockIO:
         _verify(data, block, stored, digest, label)
         return data
 
-    def read_extent(self, pointer: bytes, label: str, *, whole: bool = False) -> bytes:
+    def read_extent(self, pointer: bytes, label: str) -> bytes:
+        """`extent`, of a pointer as it is stored."""
+        return self.extent(unpack_pointer(pointer), label)
+
+    def extent(self, fields: Pointer, label: str, *, whole: bool = False) -> bytes:
         """The bytes of an extent of data, from the cache where they are there.
 
         What was read is kept there, unless `whole` says that all of it is wanted, and it is as it
         was stored: then the host has it, and to read it again takes little more than its checksum.
         Who reads long stretches would sweep the cache clean, and work in ever new memory.
         """
-        return self._extent(unpack_pointer(pointer), label, whole)
-
-    def _extent(self, fields: Pointer, label: str, whole: bool = False) -> bytes:
         if fields.level != DATA_LEVEL:
             raise CorruptionError(label, fields.block, "a node where data belongs")
         data: bytes | None = self.cache.record(fields.block, fields.checksum)
@@ -228,14 +229,14 @@ class BlockIO:
         return data
 
     def read_extents(self, pointers: list[Pointer], label: str) -> list[bytes | memoryview]:
-        """`read_extent` of several: those that lie side by side on the device in one go."""
+        """`extent` of several: those that lie side by side on the device in one go."""
         found: list[bytes | memoryview] = []
         while len(found) < len(pointers):
             run = self._run(pointers, len(found))
             if len(run) > 1:
                 found += self._read_run(run, label)
             else:
-                found.append(self._extent(pointers[len(found)], label))
+                found.append(self.extent(pointers[len(found)], label))
         return found
 
     def _run(self, pointers: list[Pointer], start: int) -> list[Pointer]:

@@ -63,7 +63,10 @@ class WriteBack:
     @property
     def pending(self) -> int:
         """Bytes that wait for a commit."""
-        return sum(volume.pending for volume in self._volumes.values())
+        pending = 0
+        for volume in self._volumes.values():
+            pending += volume.pending
+        return pending
 
     @property
     def due(self) -> bool:
@@ -178,7 +181,7 @@ class BufferedVolume:
         """Write all of `data`, which must not change any more; in memory only."""
         self._check(offset, len(data))
         with self._lock:
-            self._batch.write(memoryview(data), offset)
+            self._batch.write(data, offset)
 
     def discard(self, offset: int, length: int) -> None:
         """Make a range zeros, and give its space back; in memory only."""
@@ -337,10 +340,14 @@ class _Batch:
         """Bytes that it takes, about; 0 where nothing was written."""
         return (len(self.records) + len(self.holes)) * self.record_size
 
-    def write(self, view: memoryview, offset: int) -> None:
+    def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write at `offset`."""
         size = self.record_size
         number, skip = divmod(offset, size)
+        if not skip and len(data) == size:
+            self.records[number] = data
+            return
+        view = memoryview(data)
         done = 0
         if skip:
             done = min(size - skip, len(view))
@@ -358,7 +365,7 @@ class _Batch:
         size = self.record_size
         first, last = -(-start // size), stop // size
         if last <= first:
-            self.write(memoryview(bytes(stop - start)), start)
+            self.write(bytes(stop - start), start)
             return
         if last - first < len(self.records):
             for number in range(first, last):
@@ -368,7 +375,7 @@ class _Batch:
                 del self.records[number]
         self._add_hole(first * size, last * size)
         for begin, end in ((start, first * size), (last * size, stop)):
-            self.write(memoryview(bytes(end - begin)), begin)
+            self.write(bytes(end - begin), begin)
 
     def between(self, start: int, stop: int) -> Iterator[tuple[int, bytes | memoryview]]:
         """(offset, bytes) of what was written in a range, oldest first."""
@@ -408,7 +415,7 @@ class _Batch:
         for start, stop in newer.holes:
             self.clear(start, stop)
         for offset, data in newer.pieces(limits.MAX_VALUE):
-            self.write(memoryview(data), offset)
+            self.write(data, offset)
 
     def _write_part(self, number: int, part: bytes | memoryview, start: int) -> None:
         known = self.records.get(number)

@@ -276,7 +276,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._filled < request.length:
             return False
         self._payload, self._write_request = None, None
-        self._do(request, payload)
+        self._do(request, memoryview(payload))
         return True
 
     def _hold(self) -> None:
@@ -289,7 +289,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_held = True
         self._exports.when_there_is_room(resume)
 
-    def _do(self, request: Request, payload: bytes | bytearray) -> None:
+    def _do(self, request: Request, payload: bytes | memoryview) -> None:
         """Carry out one request, or have it carried out."""
         try:
             if request.flags & ~ALLOWED_FLAGS.get(request.command, 0):
@@ -298,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
                 case Command.READ:
                     self._read(request)
                 case Command.WRITE:
-                    self._volume.pwrite(memoryview(payload), request.offset)
+                    self._volume.pwrite(payload, request.offset)
                     self._written(request)
                 case Command.TRIM | Command.WRITE_ZEROES:
                     self._volume.discard(request.offset, request.length)
@@ -348,7 +348,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._reply(head, data[start:stop])
 
     def _written(self, request: Request) -> None:
-        self._exports.written(self._volume)
+        self._exports.written(self._volume, request.length)
         if request.flags and request.flags & Flag.FUA:  # to ask an enumeration takes its time
             self._spawn(self._attempt(request, self._flush(request)), 0)
         else:

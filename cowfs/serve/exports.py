@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from cowfs import Store
 from cowfs.errors import BusyError
-from cowfs.limits import MIB
+from cowfs.limits import KIB, MIB
 from cowfs.writeback import BufferedVolume, WriteBack
 
 _ENOUGH = 1 * MIB
@@ -25,6 +25,8 @@ _FULL = 2 * MIB
 """Bytes of writes at which clients have to wait for a commit: bounds memory, and, with the nodes
 that are stored beside them, keeps a commit below the size from which it needs a flush of its own
 (`limits.ONE_FLUSH_LIMIT`)."""
+_LOOK = 64 * KIB
+"""Bytes of writes after which it is worth adding up what waits for a commit, in all volumes."""
 _INTERVAL_S = 5
 """Longest time for which something that was written is not durable."""
 _READERS = 8
@@ -45,6 +47,8 @@ class Exports:
         }
         self.is_full = False
         """Whether writes have to wait: for `when_there_is_room`."""
+        self._unseen = 0
+        """Bytes of writes since what waits was added up."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="cowfs-commit")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="cowfs-serve")
         self._waiting: list[asyncio.Future[None]] = []
@@ -63,14 +67,18 @@ class Exports:
         self._held.append(resume)
         self._begin()
 
-    def written(self, volume: BufferedVolume) -> None:
-        """Something was written: begin a commit if it is time for one."""
+    def written(self, volume: BufferedVolume, length: int) -> None:
+        """So many bytes were written: begin a commit if it is time for one."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._on_time)
+        self._unseen += length + volume.record_size  # a part of a record takes as much as a whole
+        if self._unseen < _LOOK:
+            return
+        self._unseen = 0
         pending = self.writeback.pending
         self.is_full = pending >= _FULL
         if pending >= _ENOUGH or volume.crowded:
             self._begin()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._on_time)
 
     async def flush(self) -> None:
         """All that was written before is durable when this returns."""

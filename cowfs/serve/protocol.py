@@ -316,13 +316,12 @@ class Request(NamedTuple):
 
 def unpack_request(data: bytes | bytearray | memoryview, at: int = 0) -> Request:
     """The request at `at`."""
-    magic, *fields = REQUEST.unpack_from(data, at)
-    request = Request._make(fields)
+    magic, flags, command, cookie, offset, length = REQUEST.unpack_from(data, at)
     if magic != REQUEST_MAGIC:
         raise ProtocolError(f"a request that begins with {magic:#010x}")
-    if request.command == Command.WRITE and request.length > MAX_PAYLOAD:
-        raise ProtocolError(f"a write of {request.length} bytes; {MAX_PAYLOAD} are allowed")
-    return request
+    if length > MAX_PAYLOAD and command == Command.WRITE:
+        raise ProtocolError(f"a write of {length} bytes; {MAX_PAYLOAD} are allowed")
+    return Request(flags, command, cookie, offset, length)
 
 
 def simple_reply(cookie: int, error: int = 0) -> bytes:
