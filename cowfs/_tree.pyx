@@ -213,7 +213,7 @@ cdef class Tree(TreeView):
         cdef int middle
         cdef bytes separator
         while not (node.insert(at, key, kind, value, kid) or (
-                self.make_room(node, kind) and node.insert(at, key, kind, value, kid))):
+                self.make_room(node, key, kind) and node.insert(at, key, kind, value, kid))):
             # Input that arrives in order leaves full nodes behind.
             if at == node.n and node.last == node.n - 1:
                 middle = node.n
@@ -235,16 +235,16 @@ cdef class Tree(TreeView):
                 at = 1
         return 0
 
-    cdef bint make_room(self, Node node, int kind) except -1:
+    cdef bint make_room(self, Node node, Slice key, int kind) except -1:
         """Where a node is full: give it a larger page instead of splitting it, if that is better.
 
         A node of one small block is the cheapest to write. A larger one pays where it compresses
-        into such a block, which a sample of those that are full tells, or where items are few.
+        into such a block (a sample of full ones tells; records save too little), or items are few.
         """
         if node.size >= self.node_size:
             return False
         if node.n >= 4:
-            if node.level or kind != KIND_INLINE or self.ledger.compress is None:
+            if node.level or kind and key.length <= 8 or self.ledger.compress is None:
                 return False
             if self.splits % SAMPLE == 0:
                 self.compressible = 2 * len(self.ledger.compress(node.page)) < node.size

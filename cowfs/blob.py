@@ -1,10 +1,4 @@
-"""Large values: random access to bytes of any length that live in one cell of a tree.
-
-A cell holds the bytes themselves while they fit a leaf (INLINE), else a pointer to one extent
-(EXTENT) up to a record's size, else the root of a tree of records (TREE) keyed by record number;
-records that are missing are holes. Values of a kv dataset, files of an fs dataset and volumes are
-all this one thing, which is why sharing it (reflink, snapshot, clone) is one reference, whatever
-its size.
+"""Random access to the bytes of a value, of any length (`values.py` tells how a cell holds them).
 
 Everything is stored at once, compressed and hashed on all cores, so that memory is bounded by what
 one call is given.
@@ -12,9 +6,8 @@ one call is given.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from itertools import islice
@@ -23,39 +16,25 @@ from . import limits
 from ._tree import Tree
 from ._view import EXTENT, INLINE, TREE
 from .blockio import BlockIO
-from .errors import CorruptionError, TooLargeError, UsageError
-from .format import (
-    NO_REF,
-    Pointer,
-    pack_blob,
-    unpack_blob,
-    unpack_pointer,
-    unpack_summary,
+from .errors import CorruptionError, UsageError
+from .format import NO_REF, Pointer, pack_blob, unpack_blob, unpack_pointer, unpack_summary
+from .values import (
+    BATCH,
+    RECORD_KEY_SIZE,
+    cell_size,
+    check_whole,
+    is_zeros,
+    record_key,
+    record_number,
+    record_tree,
 )
-from .host import CHUNK, ReadAhead, data_ranges, pwrite_all, write_sparse
 
-_NUMBER = struct.Struct(">Q")
-RECORD_KEY_SIZE = _NUMBER.size
-_ZEROS = bytes(limits.MAX_RECORD)
-_BATCH = 4 * limits.MIB
-"""Bytes encoded together: enough to keep all cores busy."""
 _SCATTERED = limits.BULK // 2
-"""The same for pieces from all over a value, which are not written past the host's page cache:
-what is changed here and there is read again soon."""
+"""Bytes encoded together of pieces from all over a value, which are not written past the host's
+page cache: what is changed here and there is read again soon."""
 _STRETCH = 256 * limits.KIB
 """Records that lie side by side in so many bytes are worth writing at once."""
 _NOT_READ: Mapping[int, bytes] = {}
-
-Cell = tuple[int, bytes]
-
-
-def _is_zeros(data: bytes | memoryview) -> bool:
-    """Whether there are only zeros in a record; a look at its start mostly tells."""
-    return (
-        not data[0]
-        and data[:16] == _ZEROS[: min(16, len(data))]
-        and bytes(data) == _ZEROS[: len(data)]
-    )
 
 
 class Blob:
@@ -120,7 +99,7 @@ class Blob:
             found = self._record(self._records(), number, whole=whole)
             found = found[skip : skip + length]
             return found if len(found) == length else found.ljust(length, b"\0")
-        if not skip and length <= _BATCH:
+        if not skip and length <= BATCH:
             found_whole = self._stretch(number, length)
             if found_whole is not None:
                 return found_whole
@@ -146,7 +125,7 @@ class Blob:
             yield start, self.size
             return
         run: tuple[int, int] | None = None
-        first = _NUMBER.pack(start // self.record_size)
+        first = record_key(start // self.record_size)
         for key in self._records().items_between(first, None, False, 1):
             begin = record_number(key, self._tree.label) * self.record_size
             if begin >= self.size:
@@ -231,7 +210,7 @@ class Blob:
         old = self._present(number) if size < self.size and rest else b""
         with self._changed_records(size) as records:
             if size < self.size:
-                records.delete_range(_NUMBER.pack(number + (1 if rest else 0)), None)
+                records.delete_range(record_key(number + (1 if rest else 0)), None)
                 if len(old) > rest:
                     self._put_records(records, [(number, old[:rest])])
 
@@ -257,45 +236,9 @@ class Blob:
             edges = [(offset, first * self.record_size), (last * self.record_size, stop)]
         present = self._edges(offset, stop)
         with self._changed_records(self.size) as records:
-            records.delete_range(_NUMBER.pack(first), _NUMBER.pack(max(first, last)))
+            records.delete_range(record_key(first), record_key(max(first, last)))
             zeros = [(begin, bytes(end - begin)) for begin, end in edges if end > begin]
             self._write_records(records, zeros, edges=present)
-
-    # --- files on the host ----------------------------------------------------------------------
-
-    def copy_in(self, fd: int, size: int, ahead: ReadAhead, report: Callable[[int], None]) -> None:
-        """Become what is in a file of `size` bytes, with its holes; what was there goes.
-
-        `report` gets the bytes done since it was called last.
-        """
-        self.truncate(0)
-        at = 0
-        for start, stop in data_ranges(fd, size):
-            report(start - at)
-            at = start
-            for chunk in ahead.chunks(fd, start, stop):
-                self.pwrite(chunk, at)
-                at += len(chunk)
-                report(len(chunk))
-        report(size - at)
-        self.truncate(size)
-
-    def copy_out(self, fd: int, report: Callable[[int], None], *, sparse: bool) -> None:
-        """Write everything but holes to an empty file, at its place; if `sparse`, pages of zeros
-        are holes too."""
-        at = 0
-        for start, stop in self.data_ranges():
-            report(start - at)
-            at = start
-            while at < stop:
-                data = self.pread(min(CHUNK, stop - at), at)
-                if sparse:
-                    write_sparse(fd, data, at)
-                else:
-                    pwrite_all(fd, memoryview(data), at)
-                at += len(data)
-                report(len(data))
-        report(self.size - at)
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -308,7 +251,7 @@ class Blob:
         """The tree of records, for reading."""
         if self._reader is None:
             ref = unpack_blob(self._raw)[0]
-            self._reader = _record_tree(self._io, self._tree, ref, writable=False)
+            self._reader = record_tree(self._io, self._tree, ref, writable=False)
         return self._reader
 
     def _edges(self, start: int, stop: int) -> dict[int, bytes]:
@@ -320,7 +263,7 @@ class Blob:
         size = self.record_size
         records = self._written or (self._records() if self._kind == TREE else None)
         if records is not None:
-            between = (_NUMBER.pack(start // size), _NUMBER.pack(-(-stop // size)))
+            between = (record_key(start // size), record_key(-(-stop // size)))
             deque(records.items_between(*between, False, 1), 0)
         edges: dict[int, bytes] = {}
         for at in (start, stop):
@@ -341,7 +284,7 @@ class Blob:
         return self._whole()[number * self.record_size : (number + 1) * self.record_size]
 
     def _record(self, records: Tree, number: int, *, whole: bool = False) -> bytes:
-        cell = records.cell(_NUMBER.pack(number))
+        cell = records.cell(record_key(number))
         if cell is None:
             return b""
         kind, raw = cell
@@ -361,8 +304,8 @@ class Blob:
 
     def _records_between(self, first: int, last: int) -> Iterator[tuple[int, bytes | memoryview]]:
         """(number, bytes) of each record that there is, neighbours on the device read together."""
-        cells = self._records().items_between(_NUMBER.pack(first), _NUMBER.pack(last), False, 3)
-        together = max(1, _BATCH // self.record_size)
+        cells = self._records().items_between(record_key(first), record_key(last), False, 3)
+        together = max(1, BATCH // self.record_size)
         while stretch := list(islice(cells, together)):
             records: list[tuple[int, bytes | Pointer]] = []
             for key, kind, raw in stretch:
@@ -380,11 +323,11 @@ class Blob:
         """`length` bytes from the beginning of a record on, where all their records are extents,
         and whole, as nearly all are; None where some are not."""
         size, count = self.record_size, -(-length // self.record_size)
-        between = (_NUMBER.pack(first), _NUMBER.pack(first + count))
+        between = (record_key(first), record_key(first + count))
         # One more than there can be is enough to know that something is wrong with them.
         cells = list(islice(self._records().items_between(*between, False, 3), count + 1))
         pointers = [unpack_pointer(raw) for key, kind, raw in cells if kind == EXTENT]
-        if len(pointers) != count or any(len(key) != _NUMBER.size for key, _, _ in cells):
+        if len(pointers) != count or any(len(key) != RECORD_KEY_SIZE for key, _, _ in cells):
             return None
         lengths = [pointer.logical for pointer in pointers]
         if sum(lengths) != length or lengths[:-1].count(size) != count - 1:
@@ -423,10 +366,10 @@ class Blob:
         """The tree of records; made from what is there where it is none yet."""
         if self._kind == TREE:
             ref = unpack_blob(self._raw)[0]
-            return _record_tree(self._io, self._tree, ref, writable=True)
-        records = _record_tree(self._io, self._tree, NO_REF, writable=True)
+            return record_tree(self._io, self._tree, ref, writable=True)
+        records = record_tree(self._io, self._tree, NO_REF, writable=True)
         if self.size:
-            records.put(_NUMBER.pack(0), self._raw, self._kind)
+            records.put(record_key(0), self._raw, self._kind)
         if self.size > self.record_size:
             # Free space is in shorter runs than when the extent was written.
             self._write_records(records, [(0, self._whole())])
@@ -436,7 +379,7 @@ class Blob:
         self,
         records: Tree,
         pieces: Iterable[tuple[int, bytes | memoryview]],
-        batch: int = _BATCH,
+        batch: int = BATCH,
         edges: Mapping[int, bytes] = _NOT_READ,
     ) -> None:
         """Store pieces that ascend: whole records as they are, others with what was around, which
@@ -499,10 +442,10 @@ class Blob:
         kept: list[tuple[int, bytes | memoryview]] = []
         small = self._tree.inline_limit
         for number, data in changed:
-            if _is_zeros(data):
-                records.delete(_NUMBER.pack(number))
+            if is_zeros(data):
+                records.delete(record_key(number))
             elif len(data) <= small:
-                records.put(_NUMBER.pack(number), bytes(data))
+                records.put(record_key(number), bytes(data))
             else:
                 kept.append((number, data))
         if not kept:
@@ -510,7 +453,7 @@ class Blob:
         whole = stretch if len(kept) == len(changed) else None
         pointers = self._io.write_extents([data for _, data in kept], whole)
         for (number, _), pointer in zip(kept, pointers, strict=True):
-            records.put(_NUMBER.pack(number), pointer, EXTENT)
+            records.put(record_key(number), pointer, EXTENT)
 
 
 def _joined(parts: list[bytes | memoryview]) -> bytes:
@@ -527,189 +470,3 @@ def _joined(parts: list[bytes | memoryview]) -> bytes:
         ):
             return stretch
     return b"".join(parts)
-
-
-def _batch(record_size: int) -> int:
-    """Bytes of the whole records that are encoded together."""
-    return max(1, _BATCH // record_size) * record_size
-
-
-def _record_tree(io: BlockIO, tree: Tree, ref: bytes, *, writable: bool) -> Tree:
-    return Tree(
-        io,
-        io.cache,
-        io.node_size,
-        tree.owner,
-        ref if ref != NO_REF else None,
-        tree.ledger if writable else None,
-        tree.label,
-    )
-
-
-def cell_size(cell: Cell) -> int:
-    """Bytes of the value in a cell."""
-    kind, raw = cell
-    if kind == INLINE:
-        return len(raw)
-    if kind == EXTENT:
-        return unpack_pointer(raw).logical
-    return unpack_blob(raw)[1]
-
-
-def check_whole(io: BlockIO, label: str, raw: bytes, length: int) -> None:
-    """Raise TooLargeError where `length` bytes of a value are to be had in one piece, and it is not
-    as many as what is stored could give: the rest of them are holes."""
-    if length <= limits.WHOLE:
-        return
-    stored = min(unpack_summary(raw).stored, io.total_blocks * io.block_size)
-    if length > stored // io.block_size * limits.MAX_RECORD:
-        raise TooLargeError(
-            f"{label}: {length:,} bytes in one piece, nearly all of them holes; holes make at most "
-            f"{limits.WHOLE:,}: open it as a file, and read it piece by piece"
-        )
-
-
-def record_number(key: bytes, label: str) -> int:
-    """The number of a record."""
-    if len(key) != _NUMBER.size:
-        raise CorruptionError(label, None, f"a record with a key of {len(key)} bytes")
-    return int(_NUMBER.unpack(key)[0])
-
-
-def resolver(
-    io: BlockIO, label: str, largest: int = limits.MAX_VALUE
-) -> Callable[[int, bytes], bytes]:
-    """What a tree needs to give the bytes of large values; see Tree.resolve. In a tree that never
-    has larger ones than `largest`, such a one is no value."""
-
-    def resolve_record(kind: int, raw: bytes) -> bytes:
-        if kind == TREE:
-            raise CorruptionError(label, None, "a tree within a tree of records")
-        return io.read_extent(raw, label)
-
-    def resolve(kind: int, raw: bytes) -> bytes:
-        size = cell_size((kind, raw))
-        if size > largest:
-            raise CorruptionError(label, None, f"a value of {size} bytes")
-        if kind == EXTENT:
-            return io.read_extent(raw, label)
-        ref, size, record_size = unpack_blob(raw)
-        check_whole(io, label, raw, size)
-        known = ref if ref != NO_REF else None
-        records = Tree(io, io.cache, io.node_size, 0, known, None, label, resolve_record)
-        parts: list[bytes] = []
-        at = 0
-        for key, data in records.items_between():
-            begin = record_number(key, label) * record_size
-            if begin < at or begin + len(data) > size or len(data) > record_size:
-                raise CorruptionError(label, None, "records that do not fit their value")
-            parts.append(bytes(begin - at))
-            parts.append(data)
-            at = begin + len(data)
-        parts.append(bytes(size - at))
-        return b"".join(parts)
-
-    return resolve
-
-
-def write_value(io: BlockIO, tree: Tree, key: bytes, value: bytes) -> None:
-    """Put a value of any length; what was there is released."""
-    if len(value) <= tree.inline_limit:
-        tree.put(key, value)
-    elif len(value) <= io.record_size(total=len(value)):
-        tree.touch(key)  # what refuses the change does so before it begins
-        try:  # no `with`, which takes a tenth of the time
-            tree.put(key, io.write_extents([value])[0], EXTENT)
-        except BaseException as error:
-            io.changes.error = error
-            raise
-    else:
-        write_blob(io, tree, key, [value], len(value))
-
-
-def write_blob(
-    io: BlockIO,
-    tree: Tree,
-    key: bytes,
-    chunks: Iterable[bytes | memoryview],
-    expected: int | None = None,
-) -> int:
-    """Put a value that comes in chunks, `expected` bytes of them if that is known; its size. What
-    was there is released at the end.
-
-    Where getting a chunk raises, nothing is put.
-    """
-    records = _record_tree(io, tree, NO_REF, writable=True)
-    size = 0
-    number = 0
-    waiting = bytearray()
-    record_size = io.record_size(total=expected)
-    batch = _batch(record_size)
-
-    def store(data: bytes | bytearray | memoryview) -> None:
-        nonlocal number
-        view = memoryview(data)
-        parts = [view[i : i + record_size] for i in range(0, len(view), record_size)]
-        kept = [
-            (_NUMBER.pack(number + i), part) for i, part in enumerate(parts) if not _is_zeros(part)
-        ]
-        number += len(parts)
-        tree.touch(key)
-        with io.as_a_whole():
-            pointers = io.write_extents([part for _, part in kept])
-            for (record, _), pointer in zip(kept, pointers, strict=True):
-                records.put(record, pointer, EXTENT)
-
-    try:
-        for chunk in chunks:
-            size += len(chunk)
-            view = memoryview(chunk).cast("B")
-            if waiting:
-                take = min(len(view), batch - len(waiting))
-                waiting += view[:take]
-                view = view[take:]
-                if len(waiting) == batch:
-                    store(waiting)
-                    waiting = bytearray()
-            while len(view) >= batch:
-                store(view[:batch])
-                view = view[batch:]
-            waiting += view
-    except BaseException:
-        records.delete_range()
-        raise
-    if number == 0 and len(waiting) <= record_size:
-        write_value(io, tree, key, bytes(waiting))
-        return size
-    with io.as_a_whole():
-        if waiting:
-            store(waiting)
-        ref = records.flush(io.writer) or NO_REF
-        tree.put(key, pack_blob(ref, size, record_size), TREE)
-    return size
-
-
-def share_blob_between(
-    io: BlockIO, source: Tree, source_key: bytes, target: Tree, target_key: bytes
-) -> None:
-    """Give `target_key` the same bytes, sharing everything that is stored (a reflink).
-
-    Both trees belong to the same store, and `target` to a transaction.
-    """
-    cell = source.cell(source_key)
-    if cell is None:
-        target.delete(target_key)
-        return
-    kind, raw = cell
-    block = int.from_bytes(raw[:8], "little") if kind != INLINE else 0
-    if block:
-        target.touch(target_key)
-    with io.as_a_whole():
-        if block:
-            target.ledger.share(block)
-        target.put(target_key, raw, kind)
-
-
-def share_blob(io: BlockIO, tree: Tree, source_key: bytes, target_key: bytes) -> None:
-    """`share_blob_between` inside one tree."""
-    share_blob_between(io, tree, source_key, tree, target_key)

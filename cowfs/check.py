@@ -18,7 +18,6 @@ from typing import NamedTuple
 from . import limits
 from ._view import EXTENT, INLINE, TREE, node_items
 from .bitmap import Bitmap
-from .blob import RECORD_KEY_SIZE, cell_size, record_number
 from .blockio import MAX_DAMAGED, Damaged
 from .catalog import Catalog, Root
 from .engine import Engine
@@ -35,6 +34,7 @@ from .format import (
 )
 from .fs.verify import faults
 from .report import Fault, Report
+from .values import RECORD_KEY_SIZE, cell_size, record_number
 from .volume import BLOB_KEY
 
 Progress = Callable[[int, int], None]

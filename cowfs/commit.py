@@ -9,30 +9,23 @@ A commit is one record at the end of the log. It says what the transaction did i
   it goes with all that is no put or delete, and now and then, to bound memory and the log.
 
 The steps of each stand in `Committer.commit_operations` and `Committer.commit_trees`. A commit is
-visible once its record is written, and acknowledged after a flush, which one thread makes for all
-that wait (`make_durable`). A failed flush is final: nobody can tell what it left on the device.
-
-A checkpoint needs two flushes more, for its superblock and for using the older log again. It waits
-for those of the commits that follow (`Checkpoint`); if these are not durable, a thread makes them.
+visible once its record is written, and acknowledged after a flush (`durability.py`).
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import limits
 from ._ledger import Ledger
 from ._tree import Tree
-from .blob import write_value
 from .blockio import BlockIO, Changes
 from .codec import compress_lz4
+from .durability import Checkpoint, Durability
 from .errors import FailedError
 from .format import (
     CHECKSUM_SIZE,
@@ -44,21 +37,19 @@ from .format import (
     CommitRecord,
     Delta,
     Run,
-    Superblock,
     group_key,
     unpack_pointer,
 )
 from .ledger import freed_bytes, gather
-from .log import Log, write_superblock
+from .log import Log
 from .reaper import release
 from .secondlog import SecondLog
 from .space import pack_runs
+from .values import write_value
 from .version import Version, Versions
 
 if TYPE_CHECKING:
     from .transaction import Transaction
-
-_log = logging.getLogger("cowfs")
 
 _RECORD_REST = 1024
 """Bytes of a record's block that are left to other things than operations."""
@@ -72,25 +63,6 @@ _GROUP_COST = 4096
 """More than releasing the largest item of the space map takes (see `reaper.release`)."""
 _MANY_COUNTS = 20_000
 """Changed counts beyond which a checkpoint is smaller than a delta."""
-
-
-@dataclass(slots=True)
-class Checkpoint:
-    """A checkpoint whose record is written, on its way to being where openers begin.
-
-    Once a flush has made the record durable, its superblock is written, and once a later flush has
-    made that durable, the older log is free. Until then openers come from the older superblock.
-    """
-
-    superblock: Superblock
-    record: bytes
-    """To which it leads."""
-    older_log: list[tuple[int, int]]
-    """(block, blocks) of the log before it."""
-    written: bool = False
-    """Whether the superblock is written."""
-    durable: bool = False
-    """Whether it is durable."""
 
 
 class Committer:
@@ -112,12 +84,9 @@ class Committer:
         self.space_tree = space_tree
         self.dirty_limit = dirty_limit
         """Bytes of dirty nodes beyond which they are stored."""
-        self.durable_txid = log.txid
-        self.failure: BaseException | None = None
+        self.durability = Durability(io.device, log, versions)
         self.mending = mending
         """Whether damaged copies are written anew: not where the image is open for reading."""
-        self._checkpoint: Checkpoint | None = None
-        self._completing: threading.Thread | None = None
         self.unstored: Ledger | None = None
         """What the operations since trees were stored last do to counts and free space."""
         self._unstored_records = 0
@@ -129,13 +98,12 @@ class Committer:
             if log.superblock.metadata_copies == 2
             else None
         )
-        self._flushing = threading.Lock()
         io.writer.adopt(log.next_block)
         io.space.relieve = _reliever(weakref.ref(self))
 
     def begin(self) -> int:
         """Number of the transaction that begins. The caller sees to it that it is the only one."""
-        self.check_sound()
+        self.durability.check_sound()
         self.io.changes = Changes()
         self.io.space.begin()
         self.release_freed()
@@ -147,7 +115,7 @@ class Committer:
     def new_ledger(self, txid: int) -> Ledger:
         """For what transaction `txid` does, on top of what was done and is not stored."""
         ledger = Ledger(
-            txid, self.durable_txid, self.io.space.shared, self.io.block_size, self.unstored
+            txid, self.durability.txid, self.io.space.shared, self.io.block_size, self.unstored
         )
         ledger.compress = compress_lz4 if self.io.encoder.kind else None
         ledger.keep_old = self.versions.read
@@ -242,7 +210,7 @@ class Committer:
         )
         if checkpoint:
             self.complete_checkpoint()  # the one before, should it still be under way
-            self.check_sound()
+            self.durability.check_sound()
         space_tree, space_ref = self.space_tree, NO_REF
         segments_before = freed_before = 0
         counts = ledger.counts
@@ -334,7 +302,7 @@ class Committer:
             previous=self.log.checksum,
             next_block=next_block,
             total_blocks=self.io.space.total,
-            durable_txid=self.durable_txid,
+            durable_txid=self.durability.txid,
             flags=flags,
             catalog=catalog,
             space=space,
@@ -360,9 +328,7 @@ class Committer:
         writer.drain()
         if self._second is not None:
             self._second.drain()
-        # Not while that of another thread fails, whose loss this one would miss.
-        with self._flushing:
-            self._flush("nothing of this transaction was kept")
+        self.durability.flush("nothing of this transaction was kept")
         record.runs, record.durable_txid = [], self.log.txid
         record.flags |= FLAG_FLUSHED
         data = record.pack(self.io.block_size)
@@ -382,7 +348,7 @@ class Committer:
         here on, nobody can tell what reached the device, and the store takes no more writes until
         it is opened anew."""
         block = self.io.writer.record_block
-        self.check_sound()
+        self.durability.check_sound()
         try:
             tx.committed = tx.txid
             if self._second is not None:
@@ -393,14 +359,14 @@ class Committer:
                 self._begin_checkpoint(record, block, data)
             self.log.note_record(block, record, data)
         except OSError as error:
-            self.failure = error
+            self.durability.failure = error
             raise FailedError(
                 f"{self.io.device.name}: writing the commit failed ({error}); whether it was kept "
                 "shows when the store is opened again, and it takes no more writes before: open "
                 "it anew"
             ) from error
         except BaseException as error:
-            self.failure = error
+            self.durability.failure = error
             raise
 
     def _publish(
@@ -461,28 +427,12 @@ class Committer:
         """Whether the log takes too much of an image of limited size."""
         return 0 < self.io.space.reserve < 8 * self.log.length_bytes // self.io.block_size
 
-    # --- a checkpoint ---------------------------------------------------------------------------
-
     def _wants_checkpoint(self) -> bool:
         """Whether the log should start anew now. While the checkpoint before is under way it waits,
         up to a point: a writer need not wait for flushes that nobody asked for."""
         if self.log.txid == 0 or self._log_crowds():
             return True
-        if not self.log.due:
-            return False
-        checkpoint = self._checkpoint
-        if checkpoint is None or checkpoint.durable or self.log.overdue or not self.io.device.waits:
-            return True
-        if self._completing is None or not self._completing.is_alive():
-            thread = threading.Thread(
-                target=self._complete, args=(checkpoint,), name="cowfs-checkpoint", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # the host has no more of them
-                return True
-            self._completing = thread  # one that runs: `join` can wait for no other
-        return False
+        return self.log.due and (self.log.overdue or self.durability.prepare_checkpoint())
 
     def _begin_checkpoint(self, record: CommitRecord, block: int, data: bytes) -> None:
         """The log starts anew with a record that was just written to `block`, as `data`."""
@@ -496,144 +446,44 @@ class Committer:
             total_blocks=space.total,
             record_previous=record.previous,
         )
-        self._checkpoint = Checkpoint(superblock, data, [*self.log.blocks, *space.log_ends])
+        older_log = [*self.log.blocks, *space.log_ends]
+        self.durability.begin_checkpoint(Checkpoint(superblock, data, older_log))
         space.log_ends = []
         self.log.restart()
 
-    def _write_superblock(self, checkpoint: Checkpoint) -> None:
-        """Lead openers to a checkpoint whose record is durable. Nothing that was acknowledged needs
-        it: should it fail, the log leads there from the checkpoint before."""
-        try:
-            write_superblock(self.io.device, checkpoint.superblock, checkpoint.record)
-            checkpoint.written = True
-        except Exception as error:
-            self._superblock_failed(error)
-
-    def _lead_to(self, checkpoint: Checkpoint) -> None:
-        """A flush has made the superblock durable."""
-        self.log.superblock, self.log.checkpoint = checkpoint.superblock, checkpoint.record
-        self.log.proven_txid = max(self.log.proven_txid, checkpoint.superblock.txid)
-        checkpoint.durable = True
-
-    def _superblock_failed(self, error: Exception) -> None:
-        self.failure = error
-        _log.error("%s: writing the superblock failed: %s", self.io.device.name, error)
-
     def complete_checkpoint(self) -> None:
-        """Have openers begin at the newest checkpoint, with flushes of its own. To be called by who
-        has the right to write."""
-        self.join()
-        if self._checkpoint is not None:
-            self.make_durable(self._checkpoint.superblock.txid)
-            self._complete(self._checkpoint)
-            self.release_freed()
+        """Have openers begin at the newest checkpoint, and give back what only waited for that. To
+        be called by who has the right to write."""
+        self.durability.finish_checkpoint()
+        self.release_freed()
 
-    def _complete(self, checkpoint: Checkpoint) -> None:
-        with suppress(FailedError):  # it is kept, and whoever commits next is told
-            self.make_durable(checkpoint.superblock.txid)
-        with self._flushing:
-            if self.failure is not None:
-                return
-            if not checkpoint.written:  # an interrupt
-                self._write_superblock(checkpoint)
-            if checkpoint.written and not checkpoint.durable:
-                try:
-                    self.io.device.flush()
-                    self._lead_to(checkpoint)
-                except Exception as error:
-                    self._superblock_failed(error)
-
-    def join(self) -> None:
-        """Wait for the thread that completes a checkpoint, if there is one."""
-        if self._completing is not None:
-            self._completing.join()
-
-    def log_blocks(self) -> Iterator[tuple[int, int]]:
-        """(block, blocks) of all that openers may have to follow."""
-        yield from self.log.blocks
-        if self._checkpoint is not None:
-            yield from self._checkpoint.older_log
-
-    # --- durability -----------------------------------------------------------------------------
-
-    def make_durable(self, txid: int) -> None:
-        """Return when version `txid` is durable. One flush is for all who wait."""
-        if self.durable_txid >= txid:
-            return
-        with self._flushing:
-            if self.durable_txid >= txid:
-                return
-            newest = self.versions.newest
-            self._flush("whether this transaction was kept will be seen then")
-            self.durable_txid = newest.txid
-            self.log.proven_txid = max(self.log.proven_txid, newest.flushed_txid)
-            checkpoint = self._checkpoint
-            if checkpoint is not None and checkpoint.written:
-                self._lead_to(checkpoint)
-            elif checkpoint is not None and checkpoint.superblock.txid <= newest.txid:
-                self._write_superblock(checkpoint)
-
-    def _flush(self, consequence: str) -> None:
-        if self.failure is not None:  # what was lost then, this one would not bring back
-            raise FailedError(
-                f"{self._failed_earlier()}; the store takes no more writes: "
-                f"open it anew; {consequence}"
-            )
-        try:
-            self.io.device.flush()
-        except OSError as error:
-            self.failure = error
-            raise FailedError(
-                f"{self.io.device.name}: a flush failed ({error}); the store takes no more writes: "
-                f"open it anew; {consequence}"
-            ) from error
-
-    def check_sound(self) -> None:
-        """FailedError where an earlier write or flush failed."""
-        if self.failure is not None:
-            raise FailedError(
-                f"{self._failed_earlier()}; what was committed before is safe, but the store "
-                "takes no more writes: open it anew"
-            )
-
-    def _failed_earlier(self) -> str:
-        reason = str(self.failure) or type(self.failure).__name__
-        return f"{self.io.device.name}: an earlier write or flush failed ({reason})"
+    # --- blocks that were freed -----------------------------------------------------------------
 
     def release_freed(self) -> None:
         """Let go of what nobody can need any more: no reader, and no opening after a crash."""
-        checkpoint = self._checkpoint
+        durability = self.durability
+        checkpoint = durability.checkpoint
         if checkpoint is not None and checkpoint.durable:
             self.io.space.retire(checkpoint.superblock.txid, checkpoint.older_log)
-            self._checkpoint = None
+            durability.checkpoint = None
         # Who reads from here on opens the newest version, and sees nothing that is released below.
         oldest = self.versions.oldest_txid()
-        if self.mending and self.failure is None and self.io.damaged:
-            with self._flushing:  # superblocks come with a copy of the record that they lead to
+        if self.mending and durability.failure is None and self.io.damaged:
+            with durability.flushing:  # superblocks come with a copy of the record they lead to
                 self.io.mend()
-        self.io.space.release(self.durable_txid, self.log.proven_txid, oldest)
+        self.io.space.release(durability.txid, self.log.proven_txid, oldest)
 
     def flush_mended(self) -> None:
         """Make durable what was written anew."""
-        with self._flushing:
-            self._flush("what was mended may still be damaged")
+        self.durability.flush("what was mended may still be damaged")
 
     def relieve(self) -> None:
         """Let go at once of what only waits to be durable, or until something durable says that it
         is. For a transaction that finds no space otherwise."""
-        log = self.log
-        self.make_durable(log.txid)
+        self.durability.make_durable(self.log.txid)
         self.complete_checkpoint()
-        self.release_freed()
-        if self.io.space.young and log.proven_txid < log.txid:
-            self.check_sound()
-            superblock = replace(
-                log.superblock, sequence=log.superblock.sequence + 1, durable_txid=log.txid
-            )
-            with self._flushing:
-                write_superblock(self.io.device, superblock, log.checkpoint)
-                self._flush("nothing of this transaction was kept")
-                log.superblock, log.proven_txid = superblock, log.txid
+        if self.io.space.young and self.log.proven_txid < self.log.txid:
+            self.durability.declare_durable()
             self.release_freed()
 
 

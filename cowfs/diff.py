@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from ._tree import Tree
 from ._view import INLINE, TREE
-from .blob import cell_size, record_number
 from .blockio import BlockIO
 from .engine import Engine
 from .errors import KindError
 from .format import NO_REF, unpack_blob
 from .report import Change
 from .treediff import diff_items
+from .values import cell_size, record_number
 
 _EMPTY: tuple[int, bytes] = (INLINE, b"")
 

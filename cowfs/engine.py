@@ -24,7 +24,6 @@ from . import limits
 from ._ledger import Ledger
 from ._node import Cache
 from ._tree import Tree
-from .blob import resolver
 from .blockio import BlockIO
 from .catalog import CATALOG_OWNER, LARGEST, SPACE_OWNER, Catalog, Root
 from .codec import COMPRESSION_NAMES, Encoder
@@ -39,6 +38,7 @@ from .recovery import Recovery, replay
 from .session import FixedSession, Pin, Session
 from .space import Space, packed_runs
 from .transaction import Transaction
+from .values import resolver
 from .version import Reader, Version, Versions
 
 _log = logging.getLogger("cowfs")
@@ -74,6 +74,7 @@ class Engine(ABC):
         self.committer = Committer(
             self.io, log, self.versions, space_tree, dirty_limit, mending=not readonly
         )
+        self.durability = self.committer.durability
         self._group = Group()
         self._writer = threading.Lock()
         self._writing_ref: weakref.ref[Transaction] | None = None
@@ -122,12 +123,12 @@ class Engine(ABC):
     @property
     def failure(self) -> BaseException | None:
         """Why the store takes no more writes, or None."""
-        return self.committer.failure
+        return self.durability.failure
 
     @property
     def durable_txid(self) -> int:
         """Number of the newest transaction that is known to be durable."""
-        return self.committer.durable_txid
+        return self.durability.txid
 
     @property
     def catalog_tree(self) -> Tree:
@@ -220,7 +221,7 @@ class Engine(ABC):
         """(block, blocks) in use by the store itself: superblocks, the log, what is held for the
         writer, and, with `pending`, what waits to be freed."""
         yield from self.io.space.fixed()
-        yield from self.committer.log_blocks()
+        yield from self.durability.log_blocks()
         yield self.log.next_block, 1
         if self.log.next_copy:
             yield self.log.next_copy, 1
@@ -304,7 +305,7 @@ class Engine(ABC):
                 self._check_open()
                 if self._closing not in (0, threading.get_ident()):
                     raise ClosedError(f"{self.path}: this store is being closed")
-                self.committer.check_sound()
+                self.durability.check_sound()
                 self._writing_ref, self._writing_thread = tx, threading.get_ident()
                 yield
         finally:
@@ -378,7 +379,7 @@ class Engine(ABC):
     def sync(self) -> None:
         """Make non-durable commits durable."""
         self._check_open()
-        self.committer.make_durable(self.versions.newest.txid)
+        self.durability.make_durable(self.versions.newest.txid)
 
     def close(self) -> None:
         """Settle the log so that the next opening is quick, and let go of the image.
@@ -407,7 +408,7 @@ class Engine(ABC):
                     self._settle()
             finally:
                 self._closed = True
-                self.committer.join()
+                self.durability.join()
                 self.io.encoder.close()
                 self.device.close()
 
@@ -437,7 +438,6 @@ class Engine(ABC):
             if self.device.size() > size:
                 self.device.resize(size)
         self.committer.complete_checkpoint()
-        self.committer.release_freed()
         self.io.space.release_log()
         if self.punch:
             self._punch()

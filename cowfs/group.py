@@ -97,7 +97,7 @@ class Group:
             change.tx = None  # what an interrupt left open ends when nobody refers to it any more
             with store.transaction() as tx:
                 return act(tx.tree(name), *arguments)
-        store.committer.make_durable(committed)
+        store.durability.make_durable(committed)
         return change.result
 
     def _lead(self, store: Engine, led: list[_Change]) -> None:

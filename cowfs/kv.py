@@ -9,10 +9,11 @@ from typing import Any, overload
 
 from . import limits
 from ._tree import Tree
-from .blob import Blob, cell_size, write_blob, write_value
+from .blob import Blob
 from .blockio import BlockIO
 from .errors import KeyTypeError, NotFoundError, UsageError
 from .session import FixedSession, Session
+from .values import cell_size, write_blob, write_value
 
 
 def _after_prefix(prefix: bytes) -> bytes | None:

@@ -12,7 +12,6 @@ from . import limits
 from ._ledger import Ledger
 from ._node import Cache
 from ._tree import Tree
-from .blob import resolver
 from .blockio import BlockIO
 from .catalog import CATALOG_OWNER, LARGEST, SPACE_OWNER
 from .codec import Encoder
@@ -31,6 +30,7 @@ from .format import (
     unpack_operations,
 )
 from .space import Space
+from .values import resolver
 
 
 class Recovery:

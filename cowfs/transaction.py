@@ -91,7 +91,6 @@ class Transaction:
         self.ledger.spill = _spiller(weakref.ref(self))
         self._base = store.versions.newest
         self.catalog = Catalog(self._base.catalog.fork(self.ledger))
-        """Whether it wrote so much that its blocks are flushed before its commit record."""
         self.checkpoint = False
         """Whether to store the whole space map with it."""
         self._destroys = False
@@ -301,7 +300,7 @@ class Transaction:
             raise
         self._finish()
         if self.durable:
-            self.store.committer.make_durable(self.committed)
+            self.store.durability.make_durable(self.committed)
 
     def abort(self) -> None:
         """Forget everything. The transaction is over."""

@@ -12,6 +12,7 @@ from ._tree import Tree
 from .blob import Blob
 from .catalog import check_volume_size
 from .errors import CorruptionError, UsageError
+from .filecopy import copy_in, copy_out
 from .host import CHUNK, ReadAhead, identity, naming, write_all
 from .session import Session
 
@@ -65,14 +66,16 @@ class Volume:
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`; how many bytes that were."""
+        view = _bytes_of(data)
         with self._session.writing() as tree:
-            _check(tree, offset, len(data))
-            self._blob(tree).pwrite(data, offset)
-        return len(data)
+            _check(tree, offset, len(view))
+            self._blob(tree).pwrite(view, offset)
+        return len(view)
 
     def pwritev(self, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Write many pieces, (offset, bytes) each, in one pass: they ascend and do not overlap."""
         end = 0
+        pieces = [(at, data if type(data) is bytes else _bytes_of(data)) for at, data in pieces]
         for offset, data in pieces:
             if offset < end:
                 raise UsageError(f"a piece at {offset} behind one that ends at {end}")
@@ -127,7 +130,7 @@ class Volume:
                 blob = self._blob(tree)
                 with self._session.io.as_a_whole():
                     self._set_size(size)
-                    blob.copy_in(fd, size, ahead, _counting(progress, size))
+                    copy_in(blob, fd, size, ahead, _counting(progress, size))
         finally:
             ahead.close()
             os.close(fd)
@@ -147,7 +150,7 @@ class Volume:
             try:
                 with naming(path):
                     if stat.S_ISREG(os.fstat(fd).st_mode):
-                        blob.copy_out(fd, report, sparse=True)
+                        copy_out(blob, fd, report, sparse=True)
                         os.ftruncate(fd, size)
                         return
                     for start in range(0, size, CHUNK):
@@ -178,6 +181,11 @@ class Volume:
                 self.name, None, f"{blob.size} bytes in a volume of {tree.volume_size} bytes"
             )
         return blob
+
+
+def _bytes_of(data: bytes | bytearray | memoryview) -> memoryview:
+    """Something's bytes: an array's items may have more than one, and its `len` counts items."""
+    return memoryview(data).cast("B")
 
 
 def _check(tree: Tree, offset: int, length: int) -> None:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from ..blob import Blob
 from ..errors import UsageError
+from ..filecopy import copy_out
 from ..host import CHUNK, identity, naming, write_all
 from .inode import FLAG_SPARSE, SYMLINK, Inode
 from .nodes import Inodes
@@ -128,7 +129,7 @@ class Export:
         if not seekable:
             self._stream(fd, blob)
             return
-        blob.copy_out(fd, self._report, sparse=bool(inode.flags & FLAG_SPARSE))
+        copy_out(blob, fd, self._report, sparse=bool(inode.flags & FLAG_SPARSE))
         os.ftruncate(fd, inode.size)
 
     def _stream(self, fd: int, blob: Blob) -> None:

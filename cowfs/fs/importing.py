@@ -13,10 +13,12 @@ import stat
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from ..blob import Blob, write_blob, write_value
+from ..blob import Blob
 from ..errors import Error, UsageError
+from ..filecopy import copy_in
 from ..host import ReadAhead
 from ..limits import KIB
+from ..values import write_blob, write_value
 from .bulk import Bulk, Directory, check_file_place
 from .inode import (
     DATA,
@@ -232,7 +234,7 @@ class Import:
             chunks = self._chunks(fd, 0, SIZE_MAX)
             return write_blob(self._nodes.io, self._tree, key, chunks, inode.size)
         blob = Blob(self._nodes.io, self._tree, key)
-        blob.copy_in(fd, os.fstat(fd).st_size, self._ahead, self._report)
+        copy_in(blob, fd, os.fstat(fd).st_size, self._ahead, self._report)
         return blob.size
 
     def _chunks(self, fd: int, start: int, stop: int) -> Iterator[memoryview]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from .._tree import Tree
 from .._view import INLINE
-from ..blob import Blob, cell_size, share_blob_between, write_blob
+from ..blob import Blob
 from ..blockio import BlockIO
 from ..errors import (
     AttributeExistsError,
@@ -37,6 +37,7 @@ from ..errors import (
     StaleFileError,
     TooManyLinksError,
 )
+from ..values import cell_size, share_blob_between, write_blob
 from .inode import (
     COUNTER,
     DATA,

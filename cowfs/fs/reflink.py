@@ -5,8 +5,8 @@ Source and target may be one tree, or those of two datasets or snapshots.
 
 from __future__ import annotations
 
-from ..blob import share_blob_between
 from ..errors import PathInvalidError
+from ..values import share_blob_between
 from .bulk import Bulk, Directory, check_file_place
 from .inode import DATA, NO_INODE, XATTR, Inode, make_key
 from .nodes import Inodes, Keep

@@ -10,9 +10,9 @@ from collections.abc import Generator, Iterator
 from itertools import groupby
 
 from .._tree import Tree
-from ..blob import cell_size
 from ..blockio import BlockIO
 from ..errors import CorruptionError, StaleFileError
+from ..values import cell_size
 from .inode import (
     COUNTER,
     DATA,

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
-from ..blob import cell_size
 from ..errors import CorruptionError
 from ..fs.inode import (
     DATA,
@@ -40,6 +39,7 @@ from ..fs.inode import (
     unpack_inode,
 )
 from ..report import Loss
+from ..values import cell_size
 from .output import Refused, fill, make_directories, new_file, refusing
 from .walk import Cell, Damaged, Gap, Hurt, Item, Piece, whole
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 
 from .. import limits
 from .._view import EXTENT
-from ..blob import cell_size
 from ..catalog import DATASET_NAME, SNAPSHOT_NAME, Root, read_root
 from ..device import Device
 from ..errors import CorruptionError, UsageError
 from ..format import unpack_root, unpack_summary
 from ..report import Loss
+from ..values import cell_size
 from ..volume import BLOB_KEY
 from .files import Files
 from .moment import Moment, newest

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from .. import limits
 from .._node import Cache
 from .._view import EXTENT, INLINE, node_items
-from ..blob import cell_size, record_number
 from ..blockio import BlockIO
 from ..codec import Encoder
 from ..device import Device
@@ -30,6 +29,7 @@ from ..format import (
     unpack_pointer,
 )
 from ..space import Space
+from ..values import cell_size, record_number
 
 Item = tuple[bytes, int, bytes]
 """Key, kind, value as it is stored."""

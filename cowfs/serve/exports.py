@@ -72,7 +72,7 @@ class Exports:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._on_time)
         self._unseen += length + volume.record_size  # a part of a record takes as much as a whole
-        if self._unseen < _LOOK:
+        if self._unseen < _LOOK and not volume.crowded:
             return
         self._unseen = 0
         pending = self.writeback.pending
@@ -166,7 +166,8 @@ class Exports:
                     future.set_result(None)
                 else:
                     future.set_exception(error)
-            self.is_full = self.writeback.pending >= _FULL
+            # Who waits where nothing can be stored is told so, rather than wait for ever.
+            self.is_full = error is None and self.writeback.pending >= _FULL
             held, self._held = self._held, []
             for resume in held:
                 resume()

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 import cowfs
-from cowfs import catalog, commit, engine, limits, log, recovery, transaction
+from cowfs import catalog, commit, durability, engine, limits, log, recovery, transaction
 from cowfs._ledger import Ledger
 from cowfs.blockio import BlockIO
 from cowfs.commit import Committer
 from cowfs.device import Device
+from cowfs.durability import Checkpoint, Durability
 from cowfs.format import RECORD_MAGIC, CommitRecord, Delta, Pointer, Superblock
 from cowfs.secondlog import SecondLog
 from cowfs.space import Space
@@ -72,16 +73,16 @@ class Meddler:
 def during(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, meddle: Callable[[Device], Meddler]
 ) -> None:
-    """While a method of the committer runs, it has another device."""
+    """While a method runs that makes something durable, it has another device."""
     original = getattr(owner, name)
 
-    def method(self: Committer, *args: Any, **kwargs: Any) -> Any:
-        device = self.io.device
-        self.io.device = meddle(device)
+    def method(self: Durability, *args: Any, **kwargs: Any) -> Any:
+        device = self.device
+        self.device = meddle(device)
         try:
             return original(self, *args, **kwargs)
         finally:
-            self.io.device = device
+            self.device = device
 
     monkeypatch.setattr(owner, name, method)
 
@@ -114,7 +115,7 @@ def released_early(monkeypatch: pytest.MonkeyPatch, condition: str) -> None:
 @bug
 def a_commit_is_acknowledged_before_its_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flush behind the commit record is missing."""
-    during(monkeypatch, Committer, "make_durable", lambda device: Meddler(device, flushes=False))
+    during(monkeypatch, Durability, "make_durable", lambda device: Meddler(device, flushes=False))
 
 
 @bug
@@ -123,12 +124,12 @@ def a_large_transaction_is_not_flushed_before_its_record(monkeypatch: pytest.Mon
     proven = Committer._proven
 
     def unflushed(self: Committer, record: CommitRecord) -> bytes:
-        device = self.io.device
-        self.io.device = Meddler(device, flushes=False)
+        device = self.durability.device
+        self.durability.device = self.io.device = Meddler(device, flushes=False)
         try:
             return proven(self, record)
         finally:
-            self.io.device = device
+            self.durability.device = self.io.device = device
 
     monkeypatch.setattr(Committer, "_proven", unflushed)
 
@@ -136,13 +137,13 @@ def a_large_transaction_is_not_flushed_before_its_record(monkeypatch: pytest.Mon
 @bug
 def the_superblock_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old log is used again while the superblock on the device still leads through it."""
-    original = Committer._write_superblock
+    original = Durability._write_superblock
 
-    def write_superblock(self: Committer, checkpoint: commit.Checkpoint) -> None:
+    def write_superblock(self: Durability, checkpoint: Checkpoint) -> None:
         original(self, checkpoint)
         self._lead_to(checkpoint)
 
-    monkeypatch.setattr(Committer, "_write_superblock", write_superblock)
+    monkeypatch.setattr(Durability, "_write_superblock", write_superblock)
 
 
 @bug
@@ -154,27 +155,27 @@ def opening_does_not_flush_what_it_found(monkeypatch: pytest.MonkeyPatch) -> Non
 @bug
 def a_thread_flushes_more_than_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """What others commit while it flushes counts as durable, too."""
-    original = Committer.make_durable
+    original = Durability.make_durable
 
-    def make_durable(self: Committer, txid: int) -> None:
+    def make_durable(self: Durability, txid: int) -> None:
         original(self, txid)
         if in_thread():
-            self.durable_txid = self.versions.newest.txid
+            self.txid = self.versions.newest.txid
 
-    monkeypatch.setattr(Committer, "make_durable", make_durable)
+    monkeypatch.setattr(Durability, "make_durable", make_durable)
 
 
 @bug
 def a_thread_writes_the_superblock_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """It leads to a checkpoint whose record nobody has flushed yet."""
-    original = Committer._complete
+    original = Durability._complete
 
-    def complete(self: Committer, checkpoint: commit.Checkpoint) -> None:
+    def complete(self: Durability, checkpoint: Checkpoint) -> None:
         if in_thread():
             self._write_superblock(checkpoint)
         original(self, checkpoint)
 
-    monkeypatch.setattr(Committer, "_complete", complete)
+    monkeypatch.setattr(Durability, "_complete", complete)
 
 
 # --- the log ------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def superblocks_have_one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
         for place in (0, limits.SECOND_PLACE_BLOCK):
             device.write(place * superblock.block_size, superblock.pack())
 
-    for module in (commit, log):
+    for module in (durability, log):
         monkeypatch.setattr(module, "write_superblock", write_superblock)
 
 

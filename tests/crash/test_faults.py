@@ -18,7 +18,7 @@ import pytest
 
 import cowfs
 from cowfs import space
-from cowfs.commit import Committer
+from cowfs.durability import Durability
 from cowfs.engine import Engine
 from cowfs.space import Space
 from cowfs.transaction import Transaction
@@ -61,7 +61,7 @@ def test_an_interrupt_can_come_between_any_two_bytecodes(seed: int) -> None:
 
 
 def a_failed_flush_is_not_final(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Committer, "check_sound", lambda self: None)
+    monkeypatch.setattr(Durability, "check_sound", lambda self: None)
 
 
 def an_error_of_a_flush_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import cowfs
 from cowfs import limits
-from cowfs.blob import Blob, share_blob, share_blob_between, write_blob
+from cowfs.blob import Blob
 from cowfs.device import MemoryDevice
+from cowfs.values import share_blob, share_blob_between, write_blob
 
 from ..plain import assert_holds, assert_sound, noise, reopened, text
 from .machine import run

@@ -19,12 +19,12 @@ import pytest
 import xxhash
 
 import golden
-from cowfs import blob, format, limits, space
+from cowfs import format, limits, space, values
 from cowfs.fs import inode
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "format.md").read_text()
-MODULES = {"format": format, "limits": limits, "blob": blob, "inode": inode}
+MODULES = {"format": format, "limits": limits, "values": values, "inode": inode}
 
 UNDOCUMENTED = {space._WORD}
 """Structs that are a number, for which the document has words."""

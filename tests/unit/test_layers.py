@@ -21,9 +21,9 @@ LAYERS = [
     "format _bytes _pointer",
     "space counts bitmap _bitmap _ledger ledger",
     "_node _writer writer _view _tree",
-    "blockio blob treediff",
-    "log secondlog reaper catalog session parameters recovery version transaction commit group "
-    "engine",
+    "blockio values blob treediff filecopy",
+    "log secondlog reaper catalog session parameters recovery version durability transaction "
+    "commit group engine",
     "kv fs volume diff stream check usage",
     "writeback",
     "store",

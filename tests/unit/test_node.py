@@ -15,9 +15,9 @@ from cowfs import limits
 from cowfs._node import Cache
 from cowfs._tree import Tree
 from cowfs._view import EXTENT, INLINE, TREE, node_items
-from cowfs.blob import cell_size
 from cowfs.device import MemoryDevice
 from cowfs.format import pack_pointer, unpack_pointer, unpack_summary
+from cowfs.values import cell_size
 
 from ..plain import noise
 

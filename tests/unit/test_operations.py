@@ -155,5 +155,5 @@ def test_threads_share_a_flush(make_store: MakeStore) -> None:
         with store.transaction(durable=False) as tx:
             tx["a"][b"%d" % number] = b"v"
     newest = store.txid
-    store.committer.make_durable(newest - 2)
+    store.durability.make_durable(newest - 2)
     assert store.durable_txid == newest

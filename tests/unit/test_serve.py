@@ -405,6 +405,47 @@ def test_a_full_image_refuses_writes_and_takes_discards(tmp_path: Path) -> None:
     assert "the image is full" in served.log
 
 
+def test_a_full_image_refuses_writes_that_nobody_flushes(tmp_path: Path) -> None:
+    """Who wrote more than may wait in memory is told that it cannot be stored."""
+    image = tmp_path / "t.cow"
+    with cowfs.open(image, "c", size=8 << 20) as store:
+        store.create("v", "volume", 64 << 20, 4096)
+    served = Served(image)
+    with Client(served).go() as client:
+        answers = [
+            client.request(Command.WRITE, at, data=noise(64 << 10, at))
+            for at in range(0, 16 << 20, 64 << 10)
+        ]
+        assert answers[0] == 0
+        assert answers[-1] == errno.ENOSPC
+        assert client.request(Command.TRIM, 0, 16 << 20) == 0
+        assert client.request(Command.FLUSH) == 0
+        assert client.request(Command.WRITE, 0, data=b"x") == 0
+    assert served.end() == 0
+
+
+def test_little_waits_in_memory_whatever_is_written(store: cowfs.Store) -> None:
+    """Bytes here and there cost whole records, of any volume; the sum is what counts."""
+
+    async def write() -> int:
+        names = [f"v{i}" for i in range(8)]
+        for name in names:
+            store.create(name, "volume", 64 << 20, 128 << 10)
+        exports = Exports(store, names)
+        at_most = 0
+        for at in range(0, 64 << 20, 128 << 10):
+            for volume in exports.volumes.values():
+                volume.pwrite(b"x", at)
+                exports.written(volume, 1)
+                at_most = max(at_most, exports.writeback.pending)
+                if exports.is_full:
+                    await exports.flush()
+        await exports.close()
+        return at_most
+
+    assert asyncio.run(write()) < 3 << 20
+
+
 def test_an_end_that_cannot_store_everything_says_so(tmp_path: Path) -> None:
     image = tmp_path / "t.cow"
     with cowfs.open(image, "c", size=8 << 20) as store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,25 @@ def test_what_lies_outside_is_refused_and_changes_nothing(
             use(tx["v"])
     assert volume.size == 1000
     assert volume.pread(1000, 0) == noise(1000)
+    assert_sound(store)
+
+
+def test_what_is_written_counts_in_bytes(store: cowfs.Store) -> None:
+    """An array's items have four here; a record of them is four records."""
+    numbers = array("I", range(4096))
+    volume = store.create("v", "volume", 32_768, 4096)
+    assert volume.pwrite(memoryview(numbers), 0) == 16_384
+    volume.pwritev([(16_384, memoryview(numbers))])
+    assert volume.pread(32_768, 0) == 2 * numbers.tobytes()
+    with pytest.raises(cowfs.UsageError):
+        volume.pwrite(memoryview(numbers), 20_000)
+    for pieces in (
+        [(20_000, memoryview(numbers))],
+        [(0, memoryview(numbers)), (8000, memoryview(b"x"))],
+    ):
+        with pytest.raises(cowfs.UsageError):
+            volume.pwritev(pieces)
+    assert volume.pread(32_768, 0) == 2 * numbers.tobytes()
     assert_sound(store)
 
 

@@ -2,7 +2,7 @@
 each operation on the device, so that a seed gives the same order every time.
 
 Both are greenlets of one thread of the host. `Thread` and `Lock` stand for those of `threading` in
-`cowfs.commit`, whose thread does nothing that others can see but by way of the device and the lock.
+`cowfs.durability`, whose thread does nothing that others can see but by way of device and lock.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def _program() -> greenlet:
 
 
 class Thread:
-    """`threading.Thread`, for a method of what has the device as `io.device`."""
+    """`threading.Thread`, for a method of what has the device as `device`."""
 
     def __init__(self, *, target: Any, args: tuple[object, ...], name: str, daemon: bool) -> None:
-        self._turns: Turns = target.__self__.io.device.turns
+        self._turns: Turns = target.__self__.device.turns
         self._greenlet = greenlet(lambda: _run(target, args))
 
     def start(self) -> None:

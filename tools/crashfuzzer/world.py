@@ -93,7 +93,7 @@ class World:
             mock.patch("uuid.uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
             mock.patch("os.urandom", os.urandom if on_host else ids.randbytes),
             mock.patch("time.time_ns", lambda: _NOW_NS),
-            mock.patch("cowfs.commit.threading", threading if on_host else threads),
+            mock.patch("cowfs.durability.threading", threading if on_host else threads),
         ):
             yield
 

@@ -115,6 +115,7 @@ class Trial:
         if isinstance(step, Reopen) or self._ends(error):
             self._reopen()
             return Outcome.REOPENED
+        run.store.durability.join()  # a fault may have hit its thread, which has yet to say so
         if run.store.failure is not None:
             self._refuses_writes()
             self._power_cuts()
@@ -151,7 +152,6 @@ class Trial:
         if not any(holds(contents(run.store), state) for state in self._possible()):
             raise Wrong("a store that failed shows what never was")
         run.drop_views()
-        run.store.committer.join()  # its thread ends what it began before
         written = len(self.device.log)
         try:
             run.store.transaction().abort()
