@@ -386,8 +386,9 @@ class Blob:
         may have been read before."""
         size = self.record_size
         changed: list[tuple[int, bytes | memoryview]] = []
+        most = batch // size
         for offset, data in pieces:
-            if len(data) == size and not offset % size and len(changed) * size < batch:
+            if len(data) == size and not offset % size and len(changed) < most:
                 changed.append((offset // size, data))
                 continue
             view = memoryview(data)
@@ -442,7 +443,7 @@ class Blob:
         kept: list[tuple[int, bytes | memoryview]] = []
         small = self._tree.inline_limit
         for number, data in changed:
-            if is_zeros(data):
+            if not data[0] and is_zeros(data):
                 records.delete(record_key(number))
             elif len(data) <= small:
                 records.put(record_key(number), bytes(data))
@@ -452,8 +453,9 @@ class Blob:
             return
         whole = stretch if len(kept) == len(changed) else None
         pointers = self._io.write_extents([data for _, data in kept], whole)
+        put = records.put
         for (number, _), pointer in zip(kept, pointers, strict=True):
-            records.put(record_key(number), pointer, EXTENT)
+            put(record_key(number), pointer, EXTENT)
 
 
 def _joined(parts: list[bytes | memoryview]) -> bytes:

@@ -306,18 +306,16 @@ class BlockIO:
         """
         total = sum(map(len, records))
         encoded = self.encoder.encode_many(records)
-        pointers = []
         try:
             if total > limits.LOG_SHARE:
                 self.writer.leave_log()
             self.writer.bulk = total >= limits.BULK
             txid = self.writer.txid
             placed = self._place(encoded, stretch)
-            for record, (block, (kind, stored, digest)) in zip(records, placed, strict=True):
-                length = len(record)
-                pointers.append(
-                    pack_pointer(block, txid, len(stored), length, kind, DATA_LEVEL, digest)
-                )
+            pointers = [
+                pack_pointer(block, txid, len(stored), len(record), kind, DATA_LEVEL, digest)
+                for record, (block, (kind, stored, digest)) in zip(records, placed, strict=True)
+            ]
         except BaseException as error:
             self.changes.error = error
             raise

@@ -33,11 +33,7 @@ Cell = tuple[int, bytes]
 
 def is_zeros(data: bytes | memoryview) -> bool:
     """Whether there are only zeros in a record; a look at its start mostly tells."""
-    return (
-        not data[0]
-        and data[:16] == _ZEROS[: min(16, len(data))]
-        and bytes(data) == _ZEROS[: len(data)]
-    )
+    return data[:16] == _ZEROS[: min(16, len(data))] and bytes(data) == _ZEROS[: len(data)]
 
 
 def _whole_records(record_size: int) -> int:
