@@ -139,7 +139,7 @@ def test_a_seed_has_the_program_and_its_thread_take_the_same_turns() -> None:
         turns, words = Turns(seed), list[str]()
 
         class Owner:
-            io = SimpleNamespace(device=SimpleNamespace(turns=turns))
+            device = SimpleNamespace(turns=turns)
             lock = Lock()
 
             def work(self, whose: str) -> None:
