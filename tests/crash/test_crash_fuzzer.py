@@ -65,7 +65,7 @@ def test_a_failure_is_shortened_to_a_test_that_fails_as_long_as_the_bug_is_there
 def test_a_seed_gives_the_same_crash_states_every_time() -> None:
     program = """
 from crashfuzzer.explore import explore
-print(explore(5), explore(5))
+print(explore(12), explore(12))
 """
     said = {
         subprocess.run(
