@@ -447,7 +447,7 @@ class Committer:
             record_previous=record.previous,
         )
         older_log = [*self.log.blocks, *space.log_ends]
-        self.durability.begin_checkpoint(Checkpoint(superblock, data, older_log))
+        self.durability.checkpoint = Checkpoint(superblock, data, older_log)
         space.log_ends = []
         self.log.restart()
 

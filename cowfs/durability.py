@@ -57,7 +57,7 @@ class Durability:
         self.flushing = threading.Lock()
         """Held while the device is flushed, and by who must not have that happen meanwhile."""
         self.checkpoint: Checkpoint | None = None
-        """The newest one, until who commits has seen that it is durable."""
+        """Set by who commits when the record is written, and taken back once it is durable."""
         self._completing: threading.Thread | None = None
 
     # --- flushes --------------------------------------------------------------------------------
@@ -81,9 +81,8 @@ class Durability:
 
     def flush(self, consequence: str) -> None:
         """Flush the device; `consequence` ends what is said if it fails."""
-        with (
-            self.flushing
-        ):  # not while that of another thread fails, whose loss this one would miss
+        # Not while that of another thread fails, whose loss this one would miss.
+        with self.flushing:
             self._flush(consequence)
 
     def _flush(self, consequence: str) -> None:
@@ -132,10 +131,6 @@ class Durability:
             self._completing = thread  # one that runs: `join` can wait for no other
         return False
 
-    def begin_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """A record was just written at which openers are to begin, and the one before is done."""
-        self.checkpoint = checkpoint
-
     def finish_checkpoint(self) -> None:
         """Have openers begin at the newest checkpoint, with flushes of its own. To be called by who
         has the right to write."""
@@ -147,9 +142,9 @@ class Durability:
     def declare_durable(self) -> None:
         """Have a superblock say that all commits are durable, which else the next one would. They
         are, and no checkpoint is on its way, whose superblock would have the same number."""
+        self.check_sound()
         log = self.log
         assert self.txid == log.txid and self.checkpoint is None
-        self.check_sound()
         with self.flushing:
             superblock = replace(
                 log.superblock, sequence=log.superblock.sequence + 1, durable_txid=log.txid

@@ -220,8 +220,3 @@ def share_blob_between(
         if block:
             target.ledger.share(block)
         target.put(target_key, raw, kind)
-
-
-def share_blob(io: BlockIO, tree: Tree, source_key: bytes, target_key: bytes) -> None:
-    """`share_blob_between` inside one tree."""
-    share_blob_between(io, tree, source_key, tree, target_key)

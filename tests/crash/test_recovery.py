@@ -156,6 +156,21 @@ def test_a_store_that_could_not_write_its_superblock_is_sound_when_opened_anew()
         assert found.check().ok
 
 
+def test_who_needs_room_is_told_that_a_superblock_could_not_be_written() -> None:
+    device = NoSuperblocks()
+    with cowfs.open_device(device, parameters=cowfs.Parameters()) as store:
+        store.create("data")
+        store.committer.complete_checkpoint()
+        while store.durability.checkpoint is None:
+            with store.transaction(durable=False) as tx:
+                tx["data"][b"big"] = noise(store.txid, BIG // 4)
+        with store.transaction(durable=False) as tx:
+            del tx["data"][b"big"]
+        device.failing = True
+        with pytest.raises(cowfs.FailedError, match="open it anew"):
+            store.committer.relieve()
+
+
 def last_writes(device: RecordingDevice, start: int) -> list[Write]:
     """What was written since operation `start`."""
     return [op for op in device.log[start:] if isinstance(op, Write)]

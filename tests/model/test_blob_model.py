@@ -17,7 +17,7 @@ import cowfs
 from cowfs import limits
 from cowfs.blob import Blob
 from cowfs.device import MemoryDevice
-from cowfs.values import share_blob, share_blob_between, write_blob
+from cowfs.values import share_blob_between, write_blob
 
 from ..plain import assert_holds, assert_sound, noise, reopened, text
 from .machine import run
@@ -126,7 +126,7 @@ class BlobMachine(RuleBasedStateMachine):
     def share(self, source: bytes, copy: bytes) -> None:
         if source == copy:
             return
-        share_blob(self.tx.io, self.tree, source, copy)
+        share_blob_between(self.tx.io, self.tree, source, self.tree, copy)
         self.copied(self.model.get(source), copy)
 
     @precondition(lambda self: self.snapshots)

@@ -386,11 +386,16 @@ def test_snapshots_alone_leave_the_image_to_other_readers(image: Path) -> None:
     assert served.end() == 0
 
 
-def test_a_full_image_refuses_writes_and_takes_discards(tmp_path: Path) -> None:
-    image = tmp_path / "t.cow"
+def small_image(directory: Path) -> Path:
+    """One of 8 MiB, with a volume that is larger."""
+    image = directory / "t.cow"
     with cowfs.open(image, "c", size=8 << 20) as store:
         store.create("v", "volume", 64 << 20, 4096)
-    served = Served(image)
+    return image
+
+
+def test_a_full_image_refuses_writes_and_takes_discards(tmp_path: Path) -> None:
+    served = Served(small_image(tmp_path))
     with Client(served).go() as client:
         at = 0
         while (error := client.request(Command.WRITE, at, data=noise(1 << 20, at), flags=1)) == 0:
@@ -407,10 +412,7 @@ def test_a_full_image_refuses_writes_and_takes_discards(tmp_path: Path) -> None:
 
 def test_a_full_image_refuses_writes_that_nobody_flushes(tmp_path: Path) -> None:
     """Who wrote more than may wait in memory is told that it cannot be stored."""
-    image = tmp_path / "t.cow"
-    with cowfs.open(image, "c", size=8 << 20) as store:
-        store.create("v", "volume", 64 << 20, 4096)
-    served = Served(image)
+    served = Served(small_image(tmp_path))
     with Client(served).go() as client:
         answers = [
             client.request(Command.WRITE, at, data=noise(64 << 10, at))
@@ -447,17 +449,14 @@ def test_little_waits_in_memory_whatever_is_written(store: cowfs.Store) -> None:
 
 
 def test_an_end_that_cannot_store_everything_says_so(tmp_path: Path) -> None:
-    image = tmp_path / "t.cow"
-    with cowfs.open(image, "c", size=8 << 20) as store:
-        store.create("v", "volume", 64 << 20, 4096)
-    served = Served(image)
+    served = Served(small_image(tmp_path))
     with Client(served).go() as client:
         at = 0
         while client.request(Command.WRITE, at, data=noise(1 << 20, at), flags=1) == 0:
             at += 1 << 20
         assert served.end() == 1
     assert served.log.splitlines()[-1].startswith("cowfs: the image is full")
-    with cowfs.open(image) as store:
+    with cowfs.open(tmp_path / "t.cow") as store:
         assert store["v"].pread(1 << 20, 0) == noise(1 << 20)
 
 
