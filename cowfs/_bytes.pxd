@@ -6,6 +6,7 @@ from libc.string cimport memcmp, memcpy
 cdef extern from *:
     """#define prefetch(address) __builtin_prefetch(address)"""
     void prefetch(const void* address) noexcept
+    uint64_t __builtin_bswap64(uint64_t) noexcept
 
 
 cdef inline uint16_t u16(const uint8_t* at) noexcept:

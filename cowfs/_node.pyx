@@ -19,7 +19,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 import sys
 
-from cowfs._bytes cimport Slice, compare, prefetch, put16, u16, u32, u64
+from cowfs._bytes cimport Slice, __builtin_bswap64, compare, prefetch, put16, u16, u32, u64
 from cowfs._pointer cimport DATA_LEVEL, logical_of, twin_of
 
 from cowfs import limits
@@ -30,7 +30,6 @@ if sys.byteorder != "little":
 cdef extern from *:
     void PyObject_GC_UnTrack(void* op)
     uint32_t __builtin_bswap32(uint32_t) noexcept
-    uint64_t __builtin_bswap64(uint64_t) noexcept
 
 cdef enum:
     CACHE_LINE = 64

@@ -17,14 +17,16 @@ Invariants: dirty nodes hang below dirty nodes only; a dirty node has no block. 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
-from cowfs._bytes cimport Slice, bytes_of, compare, slice_of, u64
+from cowfs._bytes cimport Slice, __builtin_bswap64, bytes_of, compare, slice_of, u64
 from cowfs._ledger cimport OPERATION_DELETE, OPERATION_PUT, OPERATION_RANGE, Ledger
 from cowfs._node cimport (
     CELL_HEADER, KIND_EXTENT, KIND_INLINE, KIND_TREE, MAX_DEPTH, MAX_KEY_LEN, POINTER, REF, Node,
     Summary, keep_budget, key_of, kind_of, length_of, new_node, value_of,
 )
+from cowfs._pointer cimport DATA_LEVEL, Pointer
 from cowfs._view cimport TreeView, check_key
 
 from cowfs.errors import ClosedError, KeyTypeError, ReadOnlyError, UsageError
@@ -169,6 +171,28 @@ cdef class Tree(TreeView):
             self.ledger.operations.give_up()
         elif self.owner >= FIRST_DATASET:
             self.ledger.operations.add(self.owner, OPERATION_PUT, <bytes>key, <bytes>value)
+
+    def put_records(self, list changed, writer):
+        """Put records of a large value, (number, bytes) each, as extents, raw, that `writer` places."""
+        cdef Pointer to
+        cdef uint64_t number, key
+        cdef Py_ssize_t length
+        cdef bytes digest
+        checksum, write = writer.checksum, writer.write
+        self.writing()
+        self.ledger.operations.give_up()
+        for number, data in changed:
+            self.writing()
+            length = len(data)
+            digest = checksum(data)
+            memset(&to, 0, sizeof(Pointer))
+            to.block, to.birth, to.level = write(data), self.ledger.txid, DATA_LEVEL
+            to.stored = <uint32_t>length
+            to.logical, to.twin_above = <uint16_t>length, <uint16_t>(length >> 16)
+            memcpy(to.checksum, slice_of(digest).at, 16)
+            key = __builtin_bswap64(number)
+            self.store(Slice(<const uint8_t*>&key, 8), KIND_EXTENT,
+                       Slice(<const uint8_t*>&to, POINTER), True)
 
     def touch(self, bytes key):
         """Copy the path to `key`, so that the counts of what its cell points to are settled."""

@@ -50,7 +50,7 @@ cdef class Stream:
     cdef public uint64_t segment
     cdef public uint64_t buffered
     cdef uint64_t sealed
-    cdef bytearray buffer
+    cdef readonly bytearray buffer
     cdef readonly Py_ssize_t head
     cdef public Py_ssize_t fill
     cdef public bint in_log
@@ -78,7 +78,7 @@ cdef class Stream:
         self.segment = self.cursor
         return 0
 
-    cdef int seal(self, RunWriter writer) except -1:
+    cpdef int seal(self, RunWriter writer) except -1:
         """List what is buffered in `runs`, with its checksum."""
         cdef Py_ssize_t length = self.fill - self.head
         if length and writer.proves() and self.sealed != self.buffered:
@@ -120,17 +120,17 @@ cdef class RunWriter:
     cdef readonly object device
     cdef readonly object space
     cdef object compress
-    cdef object checksum
+    cdef readonly object checksum
     cdef Cache cache
     cdef readonly uint32_t block_size
     cdef readonly int compression
-    cdef readonly uint64_t txid
+    cdef public uint64_t txid
     cdef public uint64_t record_block
     cdef public uint64_t next_record
     cdef public list segments
     cdef public list runs
     cdef public uint64_t written
-    cdef bint proving
+    cdef public bint proving
     cdef public bint bulk
     cdef public bint logging
     cdef int64_t least
@@ -152,44 +152,19 @@ cdef class RunWriter:
         self.twins = Stream(0) if copies == 2 else None
         self.streams = [self.first] if copies == 1 else [self.first, self.twins]
 
-    def begin(self, uint64_t txid):
-        """Start a transaction: nothing is placed yet."""
+    cpdef int restart(self) except -1:
+        """Have nothing placed, and nothing buffered."""
         cdef Stream stream
-        self.txid = txid
-        self.written = 0
-        self.proving = True
-        self.bulk = self.logging = False
-        self.segments = []
-        self.runs = []
+        self.segments, self.runs = [], []
         for stream in self.streams:
             stream.restart()
+        return 0
 
     cpdef bint proves(self) except -1:
         """Whether `runs` lists what was written: not where it is much, which is flushed first."""
         if self.proving and self.written > limits.ONE_FLUSH_LIMIT:
             self.proving, self.runs = False, []
         return self.proving
-
-    def seal(self):
-        """List what is buffered in `runs`, with its checksum."""
-        cdef Stream stream
-        for stream in self.streams:
-            stream.seal(self)
-
-    def write_record(self, bytes record):
-        """Write the commit record (one block), and what is buffered right behind it."""
-        cdef Stream stream, first = self.first
-        if first.buffered == self.record_block + 1 and first.fill > first.head:
-            memcpy(PyByteArray_AS_STRING(first.buffer), slice_of(record).at, first.head)
-            self.device.write(
-                self.record_block * self.block_size, memoryview(first.buffer)[:first.fill])
-        else:
-            self.device.write(self.record_block * self.block_size, record)
-        self.record_block = self.next_record
-        self.next_record = 0
-        self.segments = []  # nothing is left to abandon
-        for stream in self.streams:
-            stream.restart()
 
     cpdef int take(self, Py_ssize_t blocks) except -1:
         """Make the current run hold at least `blocks` more, if need be by starting another."""

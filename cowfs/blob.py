@@ -181,6 +181,19 @@ class Blob:
         with self._changed_records(size) as records:
             self._write_records(records, pieces, _SCATTERED)
 
+    def write_records(self, changed: list[tuple[int, bytes | memoryview]], size: int) -> None:
+        """Write records of `size` bytes, (number, bytes) each, that ascend."""
+        if self._kind != TREE or size != self.record_size or not self._io.stores_raw(size):
+            self.pwritev([(number * size, data) for number, data in changed])
+            return
+        zeros = {number for number, data in changed if not data[0] and is_zeros(data)}
+        with self._changed_records(max(self.size, (changed[-1][0] + 1) * size)) as records:
+            for number in zeros:
+                records.delete(record_key(number))
+            if zeros:
+                changed = [(number, data) for number, data in changed if number not in zeros]
+            self._io.put_records(records, changed, size)
+
     def store(self) -> None:
         """Have the cell lead to what was written."""
         if self._written is None:

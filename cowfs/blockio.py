@@ -321,6 +321,24 @@ class BlockIO:
             raise
         return pointers
 
+    def stores_raw(self, record_size: int) -> bool:
+        """Whether records of that size are stored as they are, and `put_records` may be used."""
+        return record_size <= self.block_size or self.encoder.kind == RAW
+
+    def put_records(
+        self, records: Tree, changed: list[tuple[int, bytes | memoryview]], size: int
+    ) -> None:
+        """Store records of `size` bytes, (number, bytes) each, as they are, and put them into a
+        tree of records."""
+        try:
+            if len(changed) * size > limits.LOG_SHARE:
+                self.writer.leave_log()
+            self.writer.bulk = False
+            records.put_records(changed, self.writer)
+        except BaseException as error:
+            self.changes.error = error
+            raise
+
     def _place(
         self, encoded: Iterator[Encoded], stretch: memoryview | None
     ) -> Iterable[tuple[int, Encoded]]:

@@ -84,6 +84,18 @@ class Volume:
             _check(tree, end, 0)
             self._blob(tree).pwritev(pieces)
 
+    def write_records(self, records: list[tuple[int, bytes | memoryview]]) -> None:
+        """Write whole records, (number, bytes) each, in one pass: their numbers ascend."""
+        if not records:
+            return
+        size = self.record_size
+        if {len(data) if isinstance(data, bytes) else data.nbytes for _, data in records} != {size}:
+            raise UsageError(f"a record that has not {size} bytes")
+        with self._session.writing() as tree:
+            _check(tree, records[0][0] * size, 0)
+            _check(tree, records[-1][0] * size, size)
+            self._blob(tree).write_records(records, size)
+
     def discard(self, offset: int, length: int) -> None:
         """Give a range back: it reads as zeros."""
         with self._session.writing() as tree:

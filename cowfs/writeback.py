@@ -212,7 +212,7 @@ class BufferedVolume:
         """Forget writes to parts of records whose rest is damaged: they can never be committed."""
         assert self._taken is not None
         found = None
-        for number in [n for n, record in self._taken.records.items() if isinstance(record, _Part)]:
+        for number in self._taken.parts():
             try:
                 self._blob.pread(self.record_size, number * self.record_size)
             except CorruptionError as error:
@@ -232,8 +232,12 @@ class BufferedVolume:
     def store_writes(self, tx: Transaction) -> None:
         """Have a transaction do the writes."""
         assert self._taken is not None
-        volume = tx[self.name]
-        volume.pwritev(list(self._taken.pieces(volume.size)))
+        batch, volume = self._taken, tx[self.name]
+        numbers = sorted(batch.records)
+        if batch.parts() or (numbers and (numbers[-1] + 1) * self.record_size > volume.size):
+            volume.pwritev(list(batch.pieces(volume.size)))
+        else:
+            volume.write_records([(number, batch.records[number]) for number in numbers])
 
     def renew(self) -> None:
         """What was set apart is committed: read it from there."""
@@ -395,6 +399,13 @@ class _Batch:
                 begin, end = max(begin, start - base), min(end, stop - base)
                 if end > begin:
                     yield base + begin, bytes(data[begin:end])
+
+    def parts(self) -> list[int]:
+        """Numbers of records of which not all was written."""
+        records = self.records
+        if _Part not in set(map(type, records.values())):  # as mostly
+            return []
+        return [number for number, record in records.items() if isinstance(record, _Part)]
 
     def pieces(self, limit: int) -> Iterator[tuple[int, bytes | memoryview]]:
         """(offset, bytes) of all that was written below `limit`, in order."""

@@ -14,6 +14,14 @@ class BlockWriter(RunWriter):
         """Continue after opening an image: the log goes on in `record_block`."""
         self.record_block = record_block
 
+    def begin(self, txid: int) -> None:
+        """Start a transaction: nothing is placed yet."""
+        self.txid = txid
+        self.written = 0
+        self.proving = True
+        self.bulk = self.logging = False
+        self.restart()
+
     def enter_log(self) -> None:
         """Go on in a run that the host has allocated, and that is kept for the log."""
         if not self.first.in_log:
@@ -58,6 +66,23 @@ class BlockWriter(RunWriter):
         self.next_record = block
         first.cursor = first.segment = block + 1
         return block
+
+    def seal(self) -> None:
+        """List what is buffered in `runs`, with its checksum."""
+        for stream in self.streams:
+            stream.seal(self)
+
+    def write_record(self, record: bytes) -> None:
+        """Write the commit record (one block), and what is buffered right behind it."""
+        first = self.first
+        data: bytes | memoryview = record
+        if first.buffered == self.record_block + 1 and first.fill > first.head:
+            first.buffer[: first.head] = record
+            data = memoryview(first.buffer)[: first.fill]
+        self.device.write(self.record_block * self.block_size, data)
+        self.record_block = self.next_record
+        self.next_record = 0
+        self.restart()  # nothing is left to abandon
 
     @property
     def unplaced(self) -> list[tuple[int, int]]:

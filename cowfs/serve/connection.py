@@ -26,10 +26,10 @@ from .exports import Exports
 from .negotiation import ALLOCATION_ID, Negotiation, Next
 from .protocol import ALLOWED_FLAGS, Command, Flag, ProtocolError, Request, State
 
-_BUFFER = 256 * KIB
-"""Bytes taken from the socket at a time; a longer write gets a buffer of its own."""
-_OWN_BUFFER = 16 * KIB
-"""Bytes of a write for which it is worth having."""
+_BUFFER = 1 * MIB
+"""Bytes that may wait to be taken apart; a longer write gets a buffer of its own."""
+_AT_A_TIME = 256 * KIB
+"""Bytes for which there is room whenever the socket is read: about what one holds."""
 _AT_ONCE = 1 * MIB
 """Longest read that the loop does itself: others wait meanwhile."""
 _OUTPUT = 128 * KIB
@@ -125,10 +125,10 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._payload is not None:
             return memoryview(self._payload)[self._filled :]
-        if self._start:
+        if self._start == self._end or self._end > _BUFFER - _AT_A_TIME:
             # What is left is less than a message, or waits for its turn.
             rest = self._end - self._start
-            self._buffer[:rest] = self._buffer[self._start : self._end]
+            self._view[:rest] = self._view[self._start : self._end]
             self._start, self._end = 0, rest
         return self._view[self._end :]
 
@@ -260,7 +260,7 @@ class Connection(asyncio.BufferedProtocol):
             self._start = begin + request.length
             self._do(request, bytes(self._view[begin : self._start]))
             return True
-        if request.length < _OWN_BUFFER:
+        if request.length <= _BUFFER - _AT_A_TIME:
             return False
         self._payload = bytearray(request.length)
         self._payload[:there] = self._view[begin : begin + there]

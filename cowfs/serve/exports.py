@@ -19,9 +19,9 @@ from cowfs.errors import BusyError
 from cowfs.limits import KIB, MIB
 from cowfs.writeback import BufferedVolume, WriteBack
 
-_ENOUGH = 1 * MIB
+_ENOUGH = 3 * MIB // 2
 """Bytes of writes that are worth a commit, which then needs no flush of its own."""
-_FULL = 2 * MIB
+_FULL = 3 * MIB
 """Bytes of writes at which clients have to wait for a commit: bounds memory, and, with the nodes
 that are stored beside them, keeps a commit below the size from which it needs a flush of its own
 (`limits.ONE_FLUSH_LIMIT`)."""

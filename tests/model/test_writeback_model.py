@@ -50,10 +50,12 @@ class WriteBackMachine(RuleBasedStateMachine):
     def now(self) -> dict[str, bytes]:
         return {name: bytes(value) for name, value in self.model.items()}
 
-    @rule(name=st.sampled_from("ab"), offset=OFFSETS, length=LENGTHS)
-    def write(self, name: str, offset: int, length: int) -> None:
+    @rule(name=st.sampled_from("ab"), offset=OFFSETS, length=LENGTHS, zeros=st.booleans())
+    def write(self, name: str, offset: int, length: int, zeros: bool = False) -> None:
         self.step += 1
         data = noise(max(0, min(length, len(self.model[name]) - offset)), self.step)
+        if zeros:  # the first records are, others are not
+            data = bytes(min(len(data), 2 * RECORD)) + data[2 * RECORD :]
         offset = min(offset, len(self.model[name]))
         self.volumes[name].pwrite(data, offset)
         self.model[name][offset : offset + len(data)] = data

@@ -150,6 +150,60 @@ def test_what_is_written_counts_in_bytes(store: cowfs.Store) -> None:
     assert_sound(store)
 
 
+@pytest.mark.parametrize("record_size", [4096, 16_384])
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+@pytest.mark.parametrize("before", [0, 100, 150_000])
+def test_whole_records_are_written_by_their_numbers(
+    record_size: int, compression: str, before: int
+) -> None:
+    """Those of zeros are holes; others are stored as they are, or compressed."""
+    device = MemoryDevice()
+    parameters = cowfs.Parameters(compression=compression)
+    store = cowfs.open_device(device, parameters=parameters)
+    volume = store.create("v", "volume", 40 * record_size, record_size)
+    volume.pwrite(noise(before), 0)
+    model = bytearray(noise(before).ljust(40 * record_size, b"\0"))
+    records: dict[int, bytes | memoryview] = {
+        0: bytes(record_size),
+        3: noise(record_size, 3),
+        4: memoryview(noise(2 * record_size, 4))[:record_size],
+        20: bytes(record_size - 1) + b"x",
+        39: bytes(record_size),
+    }
+    for _ in range(2):
+        volume.write_records(list(records.items()))
+        for number, data in records.items():
+            model[number * record_size : (number + 1) * record_size] = data
+        assert volume.pread(40 * record_size, 0) == model
+        records[3] = noise(record_size, 7)
+        records.pop(20, None)
+    assert all(stop <= 39 * record_size for _, stop in volume.data_ranges())
+    assert_sound(store)
+    again = reopened(device)
+    assert again["v"].pread(40 * record_size, 0) == model
+
+
+@pytest.mark.parametrize(
+    ("numbers", "lengths"),
+    [([0, 1], [4096, 4095]), ([0, 1], [4096, 8192]), ([-1, 0], [4096] * 2), ([10], [4096])],
+)
+def test_records_that_cannot_be_change_nothing(
+    store: cowfs.Store, numbers: list[int], lengths: list[int]
+) -> None:
+    volume = store.create("v", "volume", 40_000, 4096)
+    volume.pwrite(noise(40_000), 0)
+    records: list[tuple[int, bytes | memoryview]] = [
+        (number, noise(length)) for number, length in zip(numbers, lengths, strict=True)
+    ]
+    with store.transaction() as tx:
+        for wrong in (records, [(0, memoryview(array("I", range(4096))))]):
+            with pytest.raises(cowfs.UsageError):
+                tx["v"].write_records(wrong)
+        tx["v"].pwrite(b"more", 0)
+    assert volume.pread(40_000, 0) == b"more" + noise(40_000)[4:]
+    assert_sound(store)
+
+
 def test_views_of_volumes_cannot_be_changed(store: cowfs.Store) -> None:
     store.create("v", kind="volume", size=1000).pwrite(b"old", 0)
     store.snapshot("v@x")

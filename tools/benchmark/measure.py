@@ -11,6 +11,7 @@ from statistics import median
 from typing import ParamSpec
 
 P = ParamSpec("P")
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,20 @@ def elapsed_when_quiet(action: Callable[P, object], *args: P.args, **kwargs: P.k
     """The same, once nothing that was written before waits for the disk."""
     os.sync()
     return elapsed(action, *args, **kwargs)
+
+
+def write(path: Path, data: bytes, times: int) -> None:
+    """Write a file of so many times `data`."""
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(times):
+            file.write(data)
+
+
+def warm(path: Path, size: int) -> None:
+    """Use memory, by way of a file of `size` bytes that goes away: a virtual machine gets what it
+    has not used for a while slowly, and the first to need it would pay for all."""
+    write(path, bytes(MIB), size // MIB)
+    path.unlink()
 
 
 def best_command_seconds(command: Sequence[str | Path], times: int) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from benchmark.measure import Sample, elapsed, elapsed_when_quiet
+from benchmark.measure import MIB, Sample, elapsed, elapsed_when_quiet, warm, write
 from benchmark.report import Figure, Goal, Race
 
 NOTES = [
@@ -20,7 +20,6 @@ NOTES = [
     "create, stat and unlink are of 10,000 empty files.",
 ]
 
-MIB = 1 << 20
 FILES = 10_000
 EXAMPLES = Path("/usr/share/doc/libfuse3-dev/examples")
 
@@ -107,12 +106,6 @@ def engines() -> dict[str, Engine]:
 # --- what is done there ---------------------------------------------------------------------------
 
 
-def write(path: Path, data: bytes, times: int) -> None:
-    with open(path, "wb", buffering=0) as file:
-        for _ in range(times):
-            file.write(data)
-
-
 def read(path: Path, times: int) -> None:
     with open(path, "rb", buffering=0) as file:
         for _ in range(times):
@@ -144,13 +137,6 @@ def look(directory: Path) -> None:
 def remove(directory: Path) -> None:
     for number in range(FILES):
         os.unlink(directory / str(number))
-
-
-def warm(path: Path, mib: int) -> None:
-    """Use memory: a virtual machine gets what it has not used for a while slowly, and the first to
-    need it would pay for all."""
-    write(path, bytes(MIB), mib)
-    path.unlink()
 
 
 def measure(mnt: Path, mib: int) -> dict[str, float]:
@@ -230,7 +216,7 @@ def race(mib: int, rounds: int, directory: Path, progress: Callable[[str], None]
             progress(f"round {number} of {rounds}: {name}")
             place = directory / f"{name}{number}"
             place.mkdir()
-            warm(directory / "warm", 3 * mib)
+            warm(directory / "warm", 3 * mib * MIB)
             with engine(place) as mnt:
                 spent.setdefault(name, []).append(measure(mnt, mib))
             shutil.rmtree(place)

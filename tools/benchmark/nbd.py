@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import cowfs
-from benchmark.measure import Sample, elapsed
+from benchmark.measure import Sample, elapsed, warm
 from benchmark.report import Figure, Goal, Race
 from cowfs.serve.exports import Exports
 from cowfs.serve.server import Server, listen_unix
@@ -28,6 +29,8 @@ NOTES = [
     "that either server may keep what is written in memory (qemu-nbd: --cache=writeback).",
 ]
 
+WARM = 4
+"""Volumes whose bytes are used as memory before each job (`measure.warm`)."""
 SNAPSHOTS = 20
 SNAPSHOT_MS = 10.0
 
@@ -70,7 +73,8 @@ def fio(uri: str, size: int, words: list[str]) -> subprocess.Popen[str]:
 
 
 def seconds_for_each(uri: str, size: int, job: Job) -> float:
-    """Seconds of one operation."""
+    """Seconds of one operation, begun when nothing that was written before waits for the disk."""
+    os.sync()
     printed, _ = fio(uri, size, job.words).communicate()
     found = json.loads(printed[printed.index("{") :])["jobs"][0]
     return 1 / float(found["write" if "write" in job.mode else "read"]["iops"])
@@ -117,6 +121,7 @@ def race(size: int, rounds: int, directory: Path, progress: Callable[[str], None
             with serve(directory, size) as uri:
                 for job in JOBS:
                     progress(f"round {number} of {rounds}: {job.title}: {name}")
+                    warm(directory / "warm", WARM * size)
                     found = seconds_for_each(uri, size, job)
                     spent.setdefault((job.title, name), []).append(found)
     return [
