@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
+from operator import lt
 
 from . import limits
 from ._tree import Tree
@@ -85,15 +86,18 @@ class Volume:
             self._blob(tree).pwritev(pieces)
 
     def write_records(self, records: list[tuple[int, bytes | memoryview]]) -> None:
-        """Write whole records, (number, bytes) each, in one pass: their numbers ascend."""
+        """Write whole records of `record_size` bytes, (number, bytes) each, in one pass: their
+        numbers ascend."""
         if not records:
             return
-        size = self.record_size
+        size, numbers = self.record_size, [number for number, _ in records]
         if {len(data) if isinstance(data, bytes) else data.nbytes for _, data in records} != {size}:
             raise UsageError(f"a record that has not {size} bytes")
+        if not all(map(lt, numbers, numbers[1:])):
+            raise UsageError("records whose numbers do not ascend")
         with self._session.writing() as tree:
-            _check(tree, records[0][0] * size, 0)
-            _check(tree, records[-1][0] * size, size)
+            _check(tree, numbers[0] * size, 0)
+            _check(tree, numbers[-1] * size, size)
             self._blob(tree).write_records(records, size)
 
     def discard(self, offset: int, length: int) -> None:

@@ -185,7 +185,14 @@ def test_whole_records_are_written_by_their_numbers(
 
 @pytest.mark.parametrize(
     ("numbers", "lengths"),
-    [([0, 1], [4096, 4095]), ([0, 1], [4096, 8192]), ([-1, 0], [4096] * 2), ([10], [4096])],
+    [
+        ([0, 1], [4096, 4095]),
+        ([0, 1], [4096, 8192]),
+        ([-1, 0], [4096] * 2),
+        ([9], [4096]),
+        ([0, 20, 1], [4096] * 3),
+        ([3, 3], [4096] * 2),
+    ],
 )
 def test_records_that_cannot_be_change_nothing(
     store: cowfs.Store, numbers: list[int], lengths: list[int]
