@@ -65,9 +65,9 @@ cdef class Bits:
         """Whether a bit is set."""
         return 0 <= at < self.size and bool(data_of(self)[at >> 6] >> (at & 63) & 1)
 
-    def next_set(self, Py_ssize_t at):
-        """The first set bit from `at` on, or `size`."""
-        return next_bit(data_of(self), at, self.size, True)
+    def next_set(self, Py_ssize_t at, stop=None):
+        """The first set bit from `at` on and before `stop`, or `stop`; `size` is the last one."""
+        return next_bit(data_of(self), at, self.size if stop is None else min(stop, self.size), True)
 
     def next_clear(self, Py_ssize_t at):
         """The first clear bit from `at` on, or `size`."""

@@ -57,7 +57,7 @@ cdef class Stream:
 
     def __init__(self, Py_ssize_t head):
         self.head = self.fill = head
-        self.buffer = bytearray(head + BUFFER)
+        self.buffer = bytearray(head)  # the rest once it is needed, which readers never do
 
     cdef void restart(self) noexcept:
         """Have nothing buffered, and no segment under way."""
@@ -212,7 +212,7 @@ cdef class RunWriter:
         if stream.fill + padded > PyByteArray_GET_SIZE(stream.buffer):
             stream.drain(self)
             if stream.head + padded > PyByteArray_GET_SIZE(stream.buffer):
-                stream.buffer = bytearray(stream.head + padded)
+                stream.buffer = bytearray(stream.head + max(BUFFER, padded))
         to = PyByteArray_AS_STRING(stream.buffer) + stream.fill
         memcpy(to, data.at, data.length)
         memset(to + data.length, 0, padded - data.length)

@@ -84,14 +84,17 @@ class Bitmap(Bits):
         length = self.group_blocks // 8
         return bytes(self.words[group * length : (group + 1) * length])
 
-    def set_group_bytes(self, group: int, data: bytes) -> None:
-        """Replace the bits of a group."""
+    def set_group_bytes(self, group: int, data: bytes) -> int:
+        """Replace the bits of a group; how many are set now."""
         before = self.group_bytes(group)
         if len(data) != len(before):
             raise ValueError(f"{len(data)} bytes for a group of {len(before)}")
-        self.words[group * len(data) : (group + 1) * len(data)] = data
-        self.used += _number(data).bit_count() - _number(before).bit_count()
+        found = _number(data).bit_count()
+        if data != before:
+            self.words[group * len(data) : (group + 1) * len(data)] = data
+            self.used += found - _number(before).bit_count()
         self.longest[group] = self.group_blocks
+        return found
 
 
 def _number(bits: bytes | bytearray) -> int:

@@ -56,12 +56,13 @@ class CountMap:
         """Take over a group that was stored; its counts. ValueError where they are impossible."""
         first = group * limits.GROUP_BLOCKS
         self._shared.resize(total)
-        self._shared.set_group_bytes(group, shared)
         counts: dict[int, int] = {}
-        block = self._shared.next_set(first)
-        while block < min(first + limits.GROUP_BLOCKS, total):
-            counts[block] = 2
-            block = self._shared.next_set(block + 1)
+        if self._shared.set_group_bytes(group, shared):
+            stop = min(first + limits.GROUP_BLOCKS, total)
+            block = self._shared.next_set(first, stop)
+            while block < stop:
+                counts[block] = 2
+                block = self._shared.next_set(block + 1, stop)
         for index, count in many:
             if first + index not in counts or not 2 < count <= limits.MAX_COUNT:
                 raise ValueError("an impossible count")

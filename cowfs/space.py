@@ -207,7 +207,7 @@ class Space:
             start, length = self._grow(minimum, written, log=log)
         if not length:
             raise self._full()
-        length = min(max(length, wanted), self.bitmap.next_set(start + length) - start)
+        length = self.bitmap.next_set(start + length, start + max(length, wanted)) - start
         if log:
             length = self._write_log_ahead(start, length, minimum)
         try:
@@ -282,7 +282,7 @@ class Space:
             start = self._search_apart(block, goal, apart)
         if not start:
             return 0, 0
-        length = min(max(goal, wanted), self.bitmap.next_set(start + goal) - start)
+        length = self.bitmap.next_set(start + goal, start + max(goal, wanted)) - start
         if log:
             length = self._write_log_ahead(start, length, minimum)
         try:
@@ -559,9 +559,11 @@ class Space:
             if first >= self.total:
                 raise ValueError("beyond the end of the image")
             bitmap, shared, many = unpack_group(data, limits.GROUP_BLOCKS // 8)
-            for bits in (bitmap, shared):
-                if int.from_bytes(bits, "little") >> min(self.total - first, limits.GROUP_BLOCKS):
-                    raise ValueError("blocks in use beyond the end of the image")
+            there = self.total - first
+            if there < limits.GROUP_BLOCKS and any(
+                int.from_bytes(bits, "little") >> there for bits in (bitmap, shared)
+            ):
+                raise ValueError("blocks in use beyond the end of the image")
             self.bitmap.set_group_bytes(group, bitmap)
             self.shared.update(self._counts.load(self.total, group, shared, many))
         except ValueError as error:

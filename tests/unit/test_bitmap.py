@@ -169,7 +169,8 @@ def test_groups_are_stored_and_loaded(size: int, changes: list[Change]) -> None:
     bitmap, model = made(size, changes)
     other = Bitmap(size, GROUP)
     for group in range(-(-size // GROUP)):
-        other.set_group_bytes(group, bitmap.group_bytes(group))
+        found = other.set_group_bytes(group, bitmap.group_bytes(group))
+        assert found == sum(model[group * GROUP : (group + 1) * GROUP])
     assert [other.test(i) for i in range(size)] == model
     assert other.count(0, size) == sum(model)
     with pytest.raises(ValueError, match="bytes for a group"):
@@ -191,9 +192,11 @@ def test_groups_that_changed_are_told_once(size: int, changes: list[Change]) -> 
     assert bitmap.clean() == []
 
 
-@given(st.integers(1, 400), CHANGES, st.integers(0, 400))
-def test_next_set_and_next_clear(size: int, changes: list[Change], at: int) -> None:
+@given(st.integers(1, 400), CHANGES, st.integers(0, 400), st.integers(0, 500))
+def test_next_set_and_next_clear(size: int, changes: list[Change], at: int, stop: int) -> None:
     bitmap, model = made(size, changes)
+    end = min(stop, size)
+    assert bitmap.next_set(at, stop) == next((i for i in range(at, end) if model[i]), end)
     assert bitmap.next_set(at) == next((i for i in range(at, size) if model[i]), size)
     assert bitmap.next_clear(at) == next((i for i in range(at, size) if not model[i]), size)
 
