@@ -26,7 +26,7 @@ from .exports import Exports
 from .negotiation import ALLOCATION_ID, Negotiation, Next
 from .protocol import ALLOWED_FLAGS, Command, Flag, ProtocolError, Request, State
 
-_BUFFER = 1 * MIB
+_BUFFER = 512 * KIB
 """Bytes that may wait to be taken apart; a longer write gets a buffer of its own."""
 _AT_A_TIME = 256 * KIB
 """Bytes for which there is room whenever the socket is read: about what one holds."""
