@@ -183,7 +183,7 @@ cdef class Tree(TreeView):
         self.ledger.operations.give_up()
         for number, data in changed:
             self.writing()
-            length = len(data)
+            length = PyBytes_GET_SIZE(<bytes?>data)
             digest = checksum(data)
             memset(&to, 0, sizeof(Pointer))
             to.block, to.birth, to.level = write(data), self.ledger.txid, DATA_LEVEL

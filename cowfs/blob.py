@@ -181,7 +181,7 @@ class Blob:
         with self._changed_records(size) as records:
             self._write_records(records, pieces, _SCATTERED)
 
-    def write_records(self, changed: list[tuple[int, bytes | memoryview]], size: int) -> None:
+    def write_records(self, changed: list[tuple[int, bytes]], size: int) -> None:
         """Write records of `size` bytes, (number, bytes) each, that ascend."""
         if self._kind != TREE or size != self.record_size or not self._io.stores_raw(size):
             self.pwritev([(number * size, data) for number, data in changed])

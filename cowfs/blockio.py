@@ -325,9 +325,7 @@ class BlockIO:
         """Whether records of that size are stored as they are, and `put_records` may be used."""
         return record_size <= self.block_size or self.encoder.kind == RAW
 
-    def put_records(
-        self, records: Tree, changed: list[tuple[int, bytes | memoryview]], size: int
-    ) -> None:
+    def put_records(self, records: Tree, changed: list[tuple[int, bytes]], size: int) -> None:
         """Store records of `size` bytes, (number, bytes) each, as they are, and put them into a
         tree of records."""
         try:

@@ -85,13 +85,13 @@ class Volume:
             _check(tree, end, 0)
             self._blob(tree).pwritev(pieces)
 
-    def write_records(self, records: list[tuple[int, bytes | memoryview]]) -> None:
+    def write_records(self, records: list[tuple[int, bytes]]) -> None:
         """Write whole records of `record_size` bytes, (number, bytes) each, in one pass: their
         numbers ascend."""
         if not records:
             return
         size, numbers = self.record_size, [number for number, _ in records]
-        if {len(data) if isinstance(data, bytes) else data.nbytes for _, data in records} != {size}:
+        if {(type(data), len(data)) for _, data in records} != {(bytes, size)}:
             raise UsageError(f"a record that has not {size} bytes")
         if not all(map(lt, numbers, numbers[1:])):
             raise UsageError("records whose numbers do not ascend")

@@ -69,6 +69,14 @@ class WriteBack:
         return pending
 
     @property
+    def gathered(self) -> int:
+        """Bytes of those that the next commit will take: less, while one is under way."""
+        gathered = 0
+        for volume in self._volumes.values():
+            gathered += volume.gathered
+        return gathered
+
+    @property
     def due(self) -> bool:
         """Whether anything waits to be committed, or to be made durable."""
         return bool(self.pending) or self.engine.durable_txid < self.engine.txid
@@ -173,12 +181,17 @@ class BufferedVolume:
         return self._batch.size + (taken.size if taken is not None else 0)
 
     @property
+    def gathered(self) -> int:
+        """Bytes of those that no commit has taken yet."""
+        return self._batch.size
+
+    @property
     def crowded(self) -> bool:
         """Whether there are so many ranges of zeros that reads become slow."""
         return len(self._batch.holes) > MANY_HOLES
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
-        """Write all of `data`, which must not change any more; in memory only."""
+        """Write all of `data`; in memory only."""
         self._check(offset, len(data))
         with self._lock:
             self._batch.write(data, offset)
@@ -334,8 +347,9 @@ class _Batch:
 
     def __init__(self, record_size: int) -> None:
         self.record_size = record_size
-        self.records: dict[int, bytes | memoryview | _Part] = {}
-        """By number: all of it, or parts."""
+        self.records: dict[int, bytes | _Part] = {}
+        """By number: all of it, or parts. Each has its own bytes: a part of what a client sent
+        would keep the rest of that in memory, too."""
         self.holes: list[tuple[int, int]] = []
         """(start, stop) in bytes, whole records each."""
 
@@ -349,7 +363,7 @@ class _Batch:
         size = self.record_size
         number, skip = divmod(offset, size)
         if not skip and len(data) == size:
-            self.records[number] = data
+            self.records[number] = bytes(data)
             return
         view = memoryview(data)
         done = 0
@@ -359,7 +373,7 @@ class _Batch:
             number += 1
         whole = len(view) - (len(view) - done) % size
         for at in range(done, whole, size):
-            self.records[number] = view[at : at + size]
+            self.records[number] = bytes(view[at : at + size])
             number += 1
         if whole < len(view):
             self._write_part(number, view[whole:], 0)
@@ -407,7 +421,7 @@ class _Batch:
             return []
         return [number for number, record in records.items() if isinstance(record, _Part)]
 
-    def pieces(self, limit: int) -> Iterator[tuple[int, bytes | memoryview]]:
+    def pieces(self, limit: int) -> Iterator[tuple[int, bytes]]:
         """(offset, bytes) of all that was written below `limit`, in order."""
         for number in sorted(self.records):
             record = self.records[number]

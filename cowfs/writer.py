@@ -77,8 +77,8 @@ class BlockWriter(RunWriter):
         first = self.first
         data: bytes | memoryview = record
         if first.buffered == self.record_block + 1 and first.fill > first.head:
-            first.buffer[: first.head] = record
             data = memoryview(first.buffer)[: first.fill]
+            data[: first.head] = record
         self.device.write(self.record_block * self.block_size, data)
         self.record_block = self.next_record
         self.next_record = 0

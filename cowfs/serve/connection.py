@@ -26,10 +26,10 @@ from .exports import Exports
 from .negotiation import ALLOCATION_ID, Negotiation, Next
 from .protocol import ALLOWED_FLAGS, Command, Flag, ProtocolError, Request, State
 
+_FIRST_BUFFER = 128 * KIB
+"""Bytes of options that may wait to be taken apart, of a client that may not go on to more."""
 _BUFFER = 512 * KIB
-"""Bytes that may wait to be taken apart; a longer write gets a buffer of its own."""
-_AT_A_TIME = 256 * KIB
-"""Bytes for which there is room whenever the socket is read: about what one holds."""
+"""Bytes of requests; the data of a write that is longer than half gets a buffer of its own."""
 _AT_ONCE = 1 * MIB
 """Longest read that the loop does itself: others wait meanwhile."""
 _OUTPUT = 128 * KIB
@@ -71,7 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._negotiation = Negotiation(exports.volumes, needs_tls=context is not None)
         self._step: Callable[[], bool] = self._client_flags
         """Takes one thing from the buffer; False where there is not enough of it yet."""
-        self._buffer = bytearray(_BUFFER)
+        self._buffer = bytearray(_FIRST_BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._payload: bytearray | None = None
@@ -125,12 +125,19 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._payload is not None:
             return memoryview(self._payload)[self._filled :]
-        if self._start == self._end or self._end > _BUFFER - _AT_A_TIME:
+        if self._start and (self._start == self._end or 2 * self._end > len(self._buffer)):
             # What is left is less than a message, or waits for its turn.
             rest = self._end - self._start
             self._view[:rest] = self._view[self._start : self._end]
             self._start, self._end = 0, rest
         return self._view[self._end :]
+
+    def _use_buffer(self, size: int, rest: bytes) -> None:
+        """Go over to another buffer, with what is left of the one before."""
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._payload is not None:
@@ -158,7 +165,7 @@ class Connection(asyncio.BufferedProtocol):
         self._send()
         if self._is_between:
             return
-        if self._must_wait or self._is_ending or self._end - self._start == _BUFFER:
+        if self._must_wait or self._is_ending or self._end - self._start == len(self._buffer):
             self._transport.pause_reading()
         elif not self._transport.is_closing():
             self._transport.resume_reading()
@@ -210,6 +217,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._volume: BufferedVolume = self._exports.volumes[self._negotiation.export.name]
                 self._structured = self._negotiation.structured
                 log.info("%s: uses %s", self._peer, self._volume.name)
+                self._use_buffer(_BUFFER, bytes(self._view[self._start : self._end]))
                 self._step = self._request
             case Next.TLS:
                 if self._end > self._start:
@@ -258,9 +266,9 @@ class Connection(asyncio.BufferedProtocol):
         there = min(self._end - begin, request.length)
         if there == request.length:
             self._start = begin + request.length
-            self._do(request, bytes(self._view[begin : self._start]))
+            self._do(request, self._view[begin : self._start])
             return True
-        if request.length <= _BUFFER - _AT_A_TIME:
+        if request.length <= _BUFFER // 2:
             return False
         self._payload = bytearray(request.length)
         self._payload[:there] = self._view[begin : begin + there]

@@ -21,10 +21,10 @@ from cowfs.writeback import BufferedVolume, WriteBack
 
 _ENOUGH = 3 * MIB // 2
 """Bytes of writes that are worth a commit, which then needs no flush of its own."""
-_FULL = 3 * MIB
-"""Bytes of writes at which clients have to wait for a commit: bounds memory, and, with the nodes
-that are stored beside them, keeps a commit below the size from which it needs a flush of its own
-(`limits.ONE_FLUSH_LIMIT`)."""
+_FULL = 2 * MIB
+"""Bytes of writes that no commit has taken yet, at which clients have to wait for one: bounds
+memory, and keeps a commit below the size from which it needs a flush of its own
+(`limits.ONE_FLUSH_LIMIT`), as of writes all over a volume it stores as many bytes of leaves."""
 _LOOK = 64 * KIB
 """Bytes of writes after which it is worth adding up what waits for a commit, in all volumes."""
 _INTERVAL_S = 5
@@ -75,9 +75,9 @@ class Exports:
         if self._unseen < _LOOK and not volume.crowded:
             return
         self._unseen = 0
-        pending = self.writeback.pending
-        self.is_full = pending >= _FULL
-        if pending >= _ENOUGH or volume.crowded:
+        gathered = self.writeback.gathered
+        self.is_full = gathered >= _FULL
+        if gathered >= _ENOUGH or volume.crowded:
             self._begin()
 
     async def flush(self) -> None:
@@ -167,12 +167,12 @@ class Exports:
                 else:
                     future.set_exception(error)
             # Who waits where nothing can be stored is told so, rather than wait for ever.
-            self.is_full = error is None and self.writeback.pending >= _FULL
+            self.is_full = error is None and self.writeback.gathered >= _FULL
             held, self._held = self._held, []
             for resume in held:
                 resume()
             more = bool(self._waiting or self._held or self._is_late)
-            more = more or (error is None and self.writeback.pending >= _ENOUGH)
+            more = more or (error is None and self.writeback.gathered >= _ENOUGH)
         self._commits = None
         if self._timer is None and self.writeback.due:
             self._timer = loop.call_later(_INTERVAL_S, self._on_time)

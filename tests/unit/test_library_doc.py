@@ -22,7 +22,7 @@ INTERNAL = {
     "note_volume_size prepare_space store_trees tree turn",
     "KV": "",
     "FS": "reading writing",
-    "Volume": "",
+    "Volume": "write_records",
 }
 """What layers below the user's use of each other."""
 

@@ -15,8 +15,9 @@ import pytest
 import cowfs
 from cowfs.device import MemoryDevice
 from cowfs.serve import protocol
-from cowfs.serve.exports import Exports
+from cowfs.serve.exports import _FULL, Exports
 from cowfs.serve.protocol import Command, Flag, Option, Reply
+from cowfs.writeback import WriteBack
 
 from ..nbd import FLAGS, Client, Served, info_data, request
 from ..plain import noise
@@ -465,6 +466,22 @@ def test_little_waits_in_memory_whatever_is_written(store: cowfs.Store) -> None:
         return at_most
 
     assert asyncio.run(write()) < 4 << 20
+
+
+def test_a_commit_of_what_clients_may_gather_needs_no_flush_of_its_own(
+    store: cowfs.Store,
+) -> None:
+    """Records all over a volume have a leaf each: as many bytes again."""
+    records, chance = 60_000, random.Random(1)
+    store.create("v", "volume", records * 4096, 4096).pwrite(noise(4096) * records, 0)
+    cache = WriteBack(store)
+    volume = cache.open("v")
+    durable = store.durable_txid
+    for step in range(8):
+        while cache.gathered < _FULL + (128 << 10):  # some more arrives in time
+            volume.pwrite(noise(4096, step), chance.randrange(records) * 4096)
+        cache.commit(durable=False)
+        assert store.durable_txid == durable
 
 
 def test_an_end_that_cannot_store_everything_says_so(tmp_path: Path) -> None:

@@ -163,10 +163,10 @@ def test_whole_records_are_written_by_their_numbers(
     volume = store.create("v", "volume", 40 * record_size, record_size)
     volume.pwrite(noise(before), 0)
     model = bytearray(noise(before).ljust(40 * record_size, b"\0"))
-    records: dict[int, bytes | memoryview] = {
+    records = {
         0: bytes(record_size),
         3: noise(record_size, 3),
-        4: memoryview(noise(2 * record_size, 4))[:record_size],
+        4: noise(record_size, 4),
         20: bytes(record_size - 1) + b"x",
         39: bytes(record_size),
     }
@@ -199,11 +199,11 @@ def test_records_that_cannot_be_change_nothing(
 ) -> None:
     volume = store.create("v", "volume", 40_000, 4096)
     volume.pwrite(noise(40_000), 0)
-    records: list[tuple[int, bytes | memoryview]] = [
+    records: list[tuple[int, Any]] = [
         (number, noise(length)) for number, length in zip(numbers, lengths, strict=True)
     ]
     with store.transaction() as tx:
-        for wrong in (records, [(0, memoryview(array("I", range(4096))))]):
+        for wrong in (records, [(0, memoryview(array("I", range(1024))))]):
             with pytest.raises(cowfs.UsageError):
                 tx["v"].write_records(wrong)
         tx["v"].pwrite(b"more", 0)

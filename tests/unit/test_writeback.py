@@ -77,3 +77,13 @@ def test_what_was_committed_is_read_where_the_newest_version_could_not_be_looked
     for name, volume in zip("abc", volumes, strict=True):
         assert volume.pread(300, 0) == store[name].pread(300, 0) == b"old" * 100
         assert volume.pread(3, 1000) == store[name].pread(3, 1000) == b"new"
+
+
+def test_what_a_client_sent_is_not_kept(store: cowfs.Store) -> None:
+    """A record that is left of a long write would keep all of it in memory."""
+    volume = WriteBack(store).open("a")
+    sent = bytearray(b"sent" * 100_000)
+    volume.pwrite(memoryview(sent), 0)
+    volume.pwrite(memoryview(sent)[: volume.record_size], volume.record_size)
+    sent.clear()  # it could not be, while anything refers to a part of it
+    assert volume.pread(8, volume.record_size) == b"sentsent"
