@@ -16,6 +16,8 @@ KINDS = {"a": "kv", "b": "kv", "c": "kv", "f": "fs", "g": "fs", "v": "volume", "
 """The datasets that there may be, by name, with their kinds."""
 VOLUME_SIZE = 40_000
 """Bytes of a volume."""
+RECORD_SIZES = {"w": 4096}
+"""Bytes of a record, of those that have other than usual."""
 
 
 class Change(Protocol):
@@ -64,7 +66,8 @@ class Create:
         kind = KINDS[self.name]
         if kind == "volume":
             model.heads[self.name][VOLUME] = bytes(VOLUME_SIZE)
-        tx.create(self.name, kind, VOLUME_SIZE if kind == "volume" else None)
+        size = VOLUME_SIZE if kind == "volume" else None
+        tx.create(self.name, kind, size, RECORD_SIZES.get(self.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +363,7 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class WriteVolume:
-    """Write at an offset of a volume."""
+    """Write at an offset of a volume; whole records as a write cache does it."""
 
     name: str
     offset: int
@@ -375,7 +378,17 @@ class WriteVolume:
         old = model.heads[self.name][VOLUME]
         new = old[: self.offset] + data + old[self.offset + self.size :]
         model.heads[self.name][VOLUME] = new
-        tx[self.name].pwrite(data, self.offset)
+        volume, stop = tx[self.name], self.offset + self.size
+        record = volume.record_size
+        first, last = -(-self.offset // record), stop // record
+        if last <= first:
+            volume.pwrite(data, self.offset)
+            return
+        start, end = first * record - self.offset, last * record - self.offset
+        whole = range(start, end, record)
+        volume.pwrite(data[:start], self.offset)
+        volume.write_records([(first + i, data[at : at + record]) for i, at in enumerate(whole)])
+        volume.pwrite(data[end:], last * record)
 
 
 @dataclass(frozen=True, slots=True)
