@@ -183,6 +183,7 @@ class Blob:
 
     def write_records(self, changed: list[tuple[int, bytes]], size: int) -> None:
         """Write records of `size` bytes, (number, bytes) each, that ascend."""
+        assert self._tail is None
         if self._kind != TREE or size != self.record_size or not self._io.stores_raw(size):
             self.pwritev([(number * size, data) for number, data in changed])
             return

@@ -63,18 +63,12 @@ class WriteBack:
     @property
     def pending(self) -> int:
         """Bytes that wait for a commit."""
-        pending = 0
-        for volume in self._volumes.values():
-            pending += volume.pending
-        return pending
+        return sum(volume.pending for volume in self._volumes.values())
 
     @property
     def gathered(self) -> int:
         """Bytes of those that the next commit will take: less, while one is under way."""
-        gathered = 0
-        for volume in self._volumes.values():
-            gathered += volume.gathered
-        return gathered
+        return sum(volume.gathered for volume in self._volumes.values())
 
     @property
     def due(self) -> bool:

@@ -150,7 +150,7 @@ def test_what_is_written_counts_in_bytes(store: cowfs.Store) -> None:
     assert_sound(store)
 
 
-@pytest.mark.parametrize("record_size", [4096, 16_384])
+@pytest.mark.parametrize("record_size", [4096, 16_384, 131_072])
 @pytest.mark.parametrize("compression", ["none", "lz4"])
 @pytest.mark.parametrize("before", [0, 100, 150_000])
 def test_whole_records_are_written_by_their_numbers(
