@@ -184,11 +184,16 @@ class Blob:
     def write_records(self, changed: list[tuple[int, bytes]], size: int) -> None:
         """Write records of `size` bytes, (number, bytes) each, that ascend."""
         assert self._tail is None
-        if self._kind != TREE or size != self.record_size or not self._io.stores_raw(size):
+        if self._kind != TREE or size != self.record_size:
             self.pwritev([(number * size, data) for number, data in changed])
             return
-        zeros = {number for number, data in changed if not data[0] and is_zeros(data)}
         with self._changed_records(max(self.size, (changed[-1][0] + 1) * size)) as records:
+            if not self._io.stores_raw(size):
+                most = _SCATTERED // size
+                for at in range(0, len(changed), most):
+                    self._put_records(records, changed[at : at + most])
+                return
+            zeros = {number for number, data in changed if not data[0] and is_zeros(data)}
             for number in zeros:
                 records.delete(record_key(number))
             if zeros:
@@ -450,7 +455,7 @@ class Blob:
     def _put_records(
         self,
         records: Tree,
-        changed: list[tuple[int, bytes | memoryview]],
+        changed: Sequence[tuple[int, bytes | memoryview]],
         stretch: memoryview | None = None,
     ) -> None:
         """Store records, which may be the parts of a stretch; those of zeros become holes."""

@@ -1,8 +1,9 @@
 """Checksums and compression: the only module that knows which algorithms an image uses.
 
-Checksums are XXH3-128 over the bytes as stored. Compression is LZ4 (block format), and a block that
-would not shrink by a whole device block is stored raw. Large data that shrinks is compressed and
-hashed on all cores: both libraries release the interpreter's lock for records.
+Checksums are XXH3-128 over the bytes as stored. Compression is LZ4 (block format), and a record
+that would not shrink by a whole device block, and by an eighth, is stored raw: to read it takes
+less. Large data that shrinks is compressed and hashed on all cores: both libraries release the
+interpreter's lock for records.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _CORES = os.cpu_count() or 1
 
 _SAMPLE = 2048
 """Bytes of each of the three samples by which a record is judged."""
+
+_UNTRIED = 64 * 1024
+"""Bytes of records, at most, that are stored raw without a sample between two that promise nothing:
+of small records a sample takes several times as long as their checksum."""
 
 _LARGE = 64 * 1024
 """Bytes of a first record from which on a sample takes much less than to try it."""
@@ -71,26 +76,43 @@ Encoded = tuple[int, bytes | memoryview, bytes]
 def encode(
     records: Iterable[bytes | memoryview], kind: int, block_size: int, *, hopeful: bool = True
 ) -> Iterator[Encoded]:
-    """Records that follow each other, each compressed if that saves a block.
+    """Records that follow each other, each compressed where that is worth it.
 
-    Behind one that did not shrink (or the first, if not `hopeful`), the next is tried only if a
-    sample of it shrinks: incompressible data rarely comes alone, and trying it costs more than
-    anything else that is done to it.
+    Behind one that was not (or the first, if not `hopeful`), the next is tried only if a sample of
+    it promises that it is, and of small records the fewer samples are taken the more of them did
+    not: incompressible data rarely comes alone, and trying it costs more than anything else that is
+    done to it.
     """
+    misses = skip = 0
     for data in records:
         stored, used = data, RAW
-        if kind == LZ4 and len(data) > block_size and (hopeful or _sample_shrinks(data)):
-            packed = compress_lz4(data)
-            hopeful = -(-len(packed) // block_size) < -(-len(data) // block_size)
-            if hopeful:
-                stored, used = packed, LZ4
+        if kind == LZ4 and len(data) > block_size:
+            if skip:
+                skip -= 1
+            elif hopeful or _promises(data, block_size):
+                misses = 0
+                packed = compress_lz4(data)
+                hopeful = _is_worth_it(len(packed), len(data), block_size)
+                if hopeful:
+                    stored, used = packed, LZ4
+            else:
+                misses += 1
+                skip = min(misses, _UNTRIED // len(data))
         yield used, stored, checksum(stored)
 
 
-def _sample_shrinks(data: bytes | memoryview) -> bool:
+def _is_worth_it(packed: int, plain: int, block_size: int) -> bool:
+    """Whether to store so many bytes instead of the `plain` ones."""
+    blocks = -(-plain // block_size)
+    return -(-packed // block_size) <= blocks - max(1, blocks // 8)
+
+
+def _promises(data: bytes | memoryview, block_size: int) -> bool:
+    """Whether a record would be worth compressing if all of it were like a sample."""
     last = max(len(data) - _SAMPLE, 0)
     sample = b"".join(data[at : at + _SAMPLE] for at in (0, last // 2, last))
-    return len(compress_lz4(sample)) < len(sample)
+    likely = len(compress_lz4(sample)) * len(data) // len(sample)
+    return _is_worth_it(likely, len(data), block_size)
 
 
 class Encoder:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 from . import limits
 from .blob import Blob
@@ -85,7 +86,7 @@ class WriteBack:
         with self._committing:
             taken = [volume for volume in self._volumes.values() if volume.take()]
             try:
-                lost = [error for volume in taken if (error := volume.lose_unreadable())]
+                lost = [error for volume in taken if (error := volume.fill())]
                 try:
                     self._store(taken, durable)
                 except OutOfSpaceError:
@@ -215,18 +216,22 @@ class BufferedVolume:
         """Whether ranges of zeros are among what was set apart."""
         return self._taken is not None and bool(self._taken.holes)
 
-    def lose_unreadable(self) -> CorruptionError | None:
-        """Forget writes to parts of records whose rest is damaged: they can never be committed."""
+    def fill(self) -> CorruptionError | None:
+        """Make records whole of which a part was written. Where the rest cannot be read, forget the
+        write: it can never be committed."""
         assert self._taken is not None
-        found = None
-        for number in self._taken.parts():
+        size, lost = self.record_size, None
+        for number, part in self._taken.parts():
             try:
-                self._blob.pread(self.record_size, number * self.record_size)
+                old = self._blob.pread(size, number * size).ljust(size, b"\0")
             except CorruptionError as error:
-                found = error
+                lost = error
                 with self._lock:
                     del self._taken.records[number]
-        return found
+            else:
+                with self._lock:
+                    self._taken.records[number] = part.over(old)
+        return lost
 
     def store_holes(self, tx: Transaction) -> None:
         """Have a transaction do the discards."""
@@ -239,12 +244,12 @@ class BufferedVolume:
     def store_writes(self, tx: Transaction) -> None:
         """Have a transaction do the writes."""
         assert self._taken is not None
-        batch, volume = self._taken, tx[self.name]
-        numbers = sorted(batch.records)
-        if batch.parts() or (numbers and (numbers[-1] + 1) * self.record_size > volume.size):
-            volume.pwritev(list(batch.pieces(volume.size)))
+        volume, size = tx[self.name], self.record_size
+        records = self._taken.whole()
+        if records and (records[-1][0] + 1) * size > volume.size:  # the last one of the volume
+            volume.pwritev(list(self._taken.pieces(volume.size)))
         else:
-            volume.write_records([(number, batch.records[number]) for number in numbers])
+            volume.write_records(records)
 
     def renew(self) -> None:
         """What was set apart is committed: read it from there."""
@@ -335,6 +340,13 @@ class _Part:
                 start, stop = min(start, begin), max(stop, end)
         self.spans = sorted([*kept, (start, stop)])
 
+    def over(self, old: bytes) -> bytes:
+        """All of a record that was `old` before."""
+        whole = bytearray(old)
+        for start, stop in self.spans:
+            whole[start:stop] = self.data[start:stop]
+        return bytes(whole)
+
 
 class _Batch:
     """Writes between two commits: first `holes` became zeros, then `records` were written."""
@@ -408,12 +420,16 @@ class _Batch:
                 if end > begin:
                     yield base + begin, bytes(data[begin:end])
 
-    def parts(self) -> list[int]:
-        """Numbers of records of which not all was written."""
+    def parts(self) -> list[tuple[int, _Part]]:
+        """(number, part) of each record of which not all was written."""
         records = self.records
         if _Part not in set(map(type, records.values())):  # as mostly
             return []
-        return [number for number, record in records.items() if isinstance(record, _Part)]
+        return [(number, part) for number, part in records.items() if isinstance(part, _Part)]
+
+    def whole(self) -> list[tuple[int, bytes]]:
+        """(number, bytes) of each record, in order, once there are no parts."""
+        return cast("list[tuple[int, bytes]]", sorted(self.records.items()))
 
     def pieces(self, limit: int) -> Iterator[tuple[int, bytes]]:
         """(offset, bytes) of all that was written below `limit`, in order."""

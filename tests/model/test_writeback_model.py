@@ -32,13 +32,17 @@ class WriteBackMachine(RuleBasedStateMachine):
         super().__init__()
         self.device = FailingDevice()
 
-    @initialize(copies=st.sampled_from([1, 2]))
-    def first(self, copies: int) -> None:
-        parameters = cowfs.Parameters(metadata_copies=copies)
+    @initialize(
+        copies=st.sampled_from([1, 2]),
+        record_size=st.sampled_from([RECORD, 4 * RECORD]),
+        compression=st.sampled_from(["lz4", "none"]),
+    )
+    def first(self, copies: int, record_size: int, compression: str) -> None:
+        parameters = cowfs.Parameters(metadata_copies=copies, compression=compression)
         self.store = cowfs.open_device(self.device, parameters=parameters, cache=1 << 20)
         self.sizes = {"a": SIZE, "b": SIZE}
         for name in self.sizes:
-            self.store.create(name, "volume", SIZE, RECORD)
+            self.store.create(name, "volume", SIZE, record_size)
         self.cache = WriteBack(self.store)
         self.volumes = {name: self.cache.open(name) for name in self.sizes}
         self.model = {name: bytearray(SIZE) for name in self.sizes}
@@ -50,10 +54,20 @@ class WriteBackMachine(RuleBasedStateMachine):
     def now(self) -> dict[str, bytes]:
         return {name: bytes(value) for name, value in self.model.items()}
 
-    @rule(name=st.sampled_from("ab"), offset=OFFSETS, length=LENGTHS, zeros=st.booleans())
-    def write(self, name: str, offset: int, length: int, zeros: bool = False) -> None:
+    @rule(
+        name=st.sampled_from("ab"),
+        offset=OFFSETS,
+        length=LENGTHS,
+        zeros=st.booleans(),
+        shrinks=st.booleans(),
+    )
+    def write(
+        self, name: str, offset: int, length: int, zeros: bool = False, shrinks: bool = False
+    ) -> None:
         self.step += 1
         data = noise(max(0, min(length, len(self.model[name]) - offset)), self.step)
+        if shrinks:
+            data = (data[:50] * (len(data) // 50 + 1))[: len(data)]
         if zeros:  # the first records are, others are not
             data = bytes(min(len(data), 2 * RECORD)) + data[2 * RECORD :]
         offset = min(offset, len(self.model[name]))
@@ -174,6 +188,30 @@ def test_reads_see_what_is_being_committed(store: cowfs.Store) -> None:
     assert volume.pread(len(expected), 0) == expected
     volume.put_back(OSError())
     assert volume.pread(len(expected), 0) == expected
+
+
+@pytest.mark.parametrize("record_size", [RECORD, 4 * RECORD])
+def test_parts_of_a_record_are_committed_over_what_it_was(
+    store: cowfs.Store, record_size: int
+) -> None:
+    expected = bytearray(noise(2 * record_size + 100))
+    store.create("v", "volume", len(expected), record_size).pwrite(bytes(expected), 0)
+    cache = WriteBack(store)
+    volume = cache.open("v")
+    for at in (10, 3000, record_size + 500, 2 * record_size, 2 * record_size + 90):
+        volume.pwrite(noise(10, at), at)
+        expected[at : at + 10] = noise(10, at)
+        assert volume.pread(len(expected), 0) == expected
+    cache.commit()
+    assert store["v"].pread(len(expected), 0) == expected
+    volume.pwrite(b"more", 0)
+    volume.discard(record_size, record_size)
+    volume.pwrite(b"again", record_size + 7)
+    expected[:4] = b"more"
+    expected[record_size : 2 * record_size] = bytes(record_size)
+    expected[record_size + 7 : record_size + 12] = b"again"
+    cache.commit()
+    assert store["v"].pread(len(expected), 0) == volume.pread(len(expected), 0) == expected
 
 
 def test_what_finds_no_room_stays_and_is_stored_once_there_is_room(make_store: Any) -> None:
