@@ -91,7 +91,7 @@ class BlockIO:
     @property
     def total_blocks(self) -> int:
         """Blocks of the image as it is: what a pointer leads to lies within."""
-        return self.space.bitmap.size
+        return self.space.total
 
     def without_waiting(self) -> BlockIO:
         """The same blocks, by way of the same cache, for one who must not wait for the disk: to

@@ -34,6 +34,7 @@ from .format import (
 )
 from .fs.verify import faults
 from .report import Fault, Report
+from .spacemap import SpaceMap
 from .values import RECORD_KEY_SIZE, cell_size, record_number
 from .volume import BLOB_KEY
 
@@ -62,7 +63,8 @@ def check(engine: Engine, progress: Progress | None = None) -> Report:
         engine.begin_still()
         walk = _Walk(engine, progress)
         walk.whole_store(engine.catalog_tree.ref, engine.space_tree.ref)
-        walk.compare_space()
+        if walk.map is not None:
+            walk.compare_space(walk.map)
         if walk.report.ok:
             walk.files()
         walk.log()
@@ -108,12 +110,21 @@ class _Walk:
         self.damaged: list[Damaged] = []
         """Copies of nodes that are not what was written, while the other one is."""
         self.progress = progress
-        self.total = engine.io.space.used * self.io.block_size
         self.told = 0
+        self.map: SpaceMap | None = None
+        try:
+            self.map = engine.io.space.map
+        except CorruptionError as error:
+            self.fault("(space map)", error.block, error.reason)
+        self.total = (self.map.bitmap.used if self.map is not None else 0) * self.io.block_size
 
     def fault(self, dataset: str, block: int | None, reason: str) -> None:
         """Put a fault on the report."""
         self.report.faults.append(Fault(dataset, block, reason))
+
+    def may_be_shared(self, block: int) -> bool:
+        """Whether there may be more than one pointer to a block."""
+        return self.map is None or block in self.map.shared
 
     def log(self) -> None:
         """The copies of what only the log holds; nobody may write meanwhile."""
@@ -204,7 +215,7 @@ class _Walk:
             if self.proofs.get(block, pointer) != pointer:
                 self.fault(label, block, "two pointers to it say different things")
             return False
-        if block in self.io.space.shared:
+        if self.may_be_shared(block):
             self.proofs[block] = pointer
         if not 1 <= fields.birth <= self.engine.txid:
             self.fault(label, block, f"is of transaction {fields.birth}, of {self.engine.txid}")
@@ -243,7 +254,7 @@ class _Walk:
         block = unpack_pointer(ref).block
         if self.claim(ref, label):
             span = self.new_node(ref, label, low, high, records)
-            if span is not None and block in self.io.space.shared:
+            if span is not None and self.may_be_shared(block):
                 self.spans[block] = span
         else:
             span = self.spans.get(block)
@@ -355,9 +366,8 @@ class _Walk:
             except CorruptionError as error:
                 self.fault(head.name, error.block, error.reason)
 
-    def compare_space(self) -> None:
+    def compare_space(self, space: SpaceMap) -> None:
         """Counts and the map of blocks against what was reached."""
-        space = self.engine.io.space
         for block, count in self.counts.items():
             if space.shared.get(block, 1) != count:
                 self.fault(

@@ -381,7 +381,7 @@ class Committer:
         ledger, log, space, versions = tx.ledger, self.log, self.io.space, self.versions
         with versions.lock:
             if not record.flags & FLAG_OPERATIONS:
-                space.apply_counts(ledger.counts)
+                space.map.apply_counts(ledger.counts)
                 newest = min(versions.newest_read_txid(), ledger.durable)
                 space.defer(
                     tx.txid,

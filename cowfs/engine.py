@@ -419,6 +419,8 @@ class Engine(ABC):
             self.begin_still()
             self.committer.mending = False
         self.versions.forget_readers()
+        if self.log.records <= 1 and not self.io.space.is_read:
+            return  # as it was opened
         if self.log.records > 1 or self.io.space.slack_at_end() > limits.GROUP_BLOCKS // 8:
             try:
                 with self.transaction() as tx:
@@ -532,7 +534,7 @@ class Engine(ABC):
         found = Recovery(device, superblock)
         log = follow(device, superblock, found.visit)
         if not readonly:
-            settle(device, log, superblock, found.io.space.total)
+            settle(device, log, superblock, found.total)
         engine = cls._recovered(found, log, readonly=readonly, cache_size=cache_size, punch=punch)
         if found.operations:
             engine._replay(found.operations)
@@ -553,14 +555,15 @@ class Engine(ABC):
             found.device,
             found.superblock,
             log,
-            found.io.space,
+            found.space,
             found.catalog_ref,
-            found.space_ref,
+            found.map.ref,
             readonly=readonly,
             cache_size=cache_size,
             punch=punch,
         )
         engine.io.damaged.update(found.io.damaged)
+        found.space.read_later(found.total, found.map.reader(engine.io))
         return engine
 
     @classmethod
@@ -576,7 +579,7 @@ class Engine(ABC):
         found = Recovery(device, superblock)
         log = follow(device, superblock, found.visit, alone=True)
         if newest is not None:
-            lead_back(device, log, newest, found.io.space.total)
+            lead_back(device, log, newest, found.total)
             log.txid = log.proven_txid = beyond_all(newest)
         engine = cls._recovered(found, log, readonly=newest is None)
         if newest is not None:

@@ -1,17 +1,19 @@
-"""From the log to a store in memory: a checkpoint's space map, what each record changed since, and
-the operations that no stored tree shows yet.
+"""From the log to a store in memory: the roots, the operations that no stored tree shows yet, and
+the space map, which is a checkpoint's and what each record changed since.
 
 Nothing here writes. `log.follow` decides which records count, and hands them over in order.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 from . import limits
 from ._ledger import Ledger
 from ._node import Cache
 from ._tree import Tree
+from .bitmap import Bitmap
 from .blockio import BlockIO
 from .catalog import CATALOG_OWNER, LARGEST, SPACE_OWNER
 from .codec import Encoder
@@ -30,41 +32,116 @@ from .format import (
     unpack_operations,
 )
 from .space import Space
+from .spacemap import SpaceMap
 from .values import resolver
+
+_LABEL = "(commit record)"
+
+
+class StoredMap:
+    """The space map, to be read when it is needed: as a checkpoint stored it in the space tree with
+    root `ref`, for an image of `total` blocks, and what the records since say."""
+
+    def __init__(self, ref: bytes | None, total: int) -> None:
+        self.ref = ref
+        self.total = total
+        self._records: list[tuple[CommitRecord, bytes | None]] = []
+
+    def add(self, record: CommitRecord, delta: bytes | None) -> None:
+        """The next record, and its packed delta; one with operations has none."""
+        self._records.append((record, delta))
+
+    def reader(self, io: BlockIO) -> Callable[[], SpaceMap]:
+        """What reads the map, by way of `io`, whose space it is for: which must not keep what is
+        above it alive."""
+        known = weakref.ref(io)
+
+        def read() -> SpaceMap:
+            found = known()
+            assert found is not None
+            return self._read(found)
+
+        return read
+
+    def _read(self, io: BlockIO) -> SpaceMap:
+        """The map as of the last record; CorruptionError where it is damaged."""
+        found = SpaceMap(self.total)
+        tree = Tree(io, io.cache, io.node_size, SPACE_OWNER, self.ref, None, "(space map)")
+        tree.resolve = resolver(io, "(space map)", LARGEST[SPACE_OWNER])
+        for key, value in tree.items_between():
+            try:
+                group = group_number(key)
+            except ValueError as error:
+                raise CorruptionError("", None, f"space map: {error}") from None
+            found.load_group(group, value)
+        for start, length in io.space.fixed():
+            found.bitmap.set(start, length)
+        found.bitmap.clean()
+        for record, delta in self._records:
+            try:
+                _apply(found, record, delta, io)
+            except ValueError as error:
+                raise _damaged(record, str(error)) from None
+        return found
+
+
+def _apply(found: SpaceMap, record: CommitRecord, delta: bytes | None, io: BlockIO) -> None:
+    """Do to the map what a record did; ValueError where it cannot be."""
+    bitmap = found.bitmap
+    if record.total_blocks > bitmap.size:
+        bitmap.resize(record.total_blocks)
+    if delta is not None:
+        found.apply_delta(unpack_delta(delta))
+    for pointer in record.overflows() if record.overflow else ():
+        first, *second = pointer.spans(io.block_size)
+        bitmap.set(*first)
+        for start, blocks in second:
+            if bitmap.set(start, blocks) < blocks:
+                raise ValueError(f"a second copy is in block {start}, in use")
+    _reserve(bitmap, record.next_block)
+    if record.copies:
+        # In use is the copy of a record, that of the checkpoint's by what it says itself.
+        if record.copy and not bitmap.test(record.copy):
+            raise ValueError(f"a second copy is in block {record.copy}, which is free")
+        if record.next_copy:
+            _reserve(bitmap, record.next_copy)
+
+
+def _reserve(bitmap: Bitmap, block: int) -> None:
+    if not bitmap.set(block, 1):
+        raise ValueError(f"the next record is to be in block {block}, in use")
 
 
 class Recovery:
-    """What the records of the log say, one after the other: the roots, and the space map (`io`)."""
+    """What the records of the log say: the roots, and how to read the space map."""
 
     def __init__(self, device: Device, superblock: Superblock) -> None:
         self.device = device
         self.superblock = superblock
         self.catalog_ref: bytes | None = None
-        self.space_ref: bytes | None = None
+        self.map = StoredMap(None, superblock.total_blocks)
+        self.total = superblock.total_blocks
+        """Blocks of the image."""
         self.operations: list[bytes] = []
         """What transactions did since trees were stored last, in order."""
         self._operation_bytes = 0
-        self._start(superblock.total_blocks)
-
-    def _start(self, total: int) -> None:
-        superblock = self.superblock
-        if total < limits.MIN_IMAGE_BLOCKS:
-            raise CorruptionError("", None, f"an image of {total} blocks")
-        self._check_size(total)
-        space = Space(
-            self.device,
+        self._check_size(self.total)
+        self.space = Space(
+            device,
             superblock.block_size,
-            total,
+            self.total,
             superblock.limit_blocks,
             superblock.metadata_copies,
         )
         encoder = Encoder(superblock.compression, superblock.block_size)
         self.io = BlockIO(
-            self.device, space, Cache(limits.MIN_CACHE), encoder, superblock.node_size
+            device, self.space, Cache(limits.MIN_CACHE), encoder, superblock.node_size
         )
 
     def _check_size(self, total: int) -> None:
-        """The map of blocks takes memory: an image is not much longer than its file."""
+        """What is not much longer than its file may be told of; the map of blocks takes memory."""
+        if total < limits.MIN_IMAGE_BLOCKS:
+            raise CorruptionError("", None, f"an image of {total} blocks")
         block_size = self.superblock.block_size
         if total > self.device.size() // block_size + limits.MAX_GROWTH:
             raise FormatError(
@@ -74,75 +151,58 @@ class Recovery:
 
     def visit(self, record: CommitRecord) -> None:
         """Take over what a record says."""
-        label = "(commit record)"
+        total = record.total_blocks
         if record.flags & FLAG_CHECKPOINT:
-            self._start(record.total_blocks)
-            self.space_ref = record.space if record.space != NO_REF else None
-            tree = Tree(
-                self.io, self.io.cache, self.io.node_size, SPACE_OWNER, self.space_ref, None, label
-            )
-            tree.resolve = resolver(self.io, "(space map)", LARGEST[SPACE_OWNER])
-            for key, value in tree.items_between():
-                try:
-                    group = group_number(key)
-                except ValueError as error:
-                    raise CorruptionError("", None, f"space map: {error}") from None
-                self.io.space.load_group(group, value)
-            self.io.space.reserve_fixed()
-            self.io.space.bitmap.clean()
-        self._check_size(record.total_blocks)
-        if record.total_blocks > self.io.space.total:
-            self.io.space.bitmap.resize(record.total_blocks)
+            self._check_size(total)
+            self.map = StoredMap(record.space if record.space != NO_REF else None, total)
+            self.total = total
+        self._check_size(total)
+        self.total = max(self.total, total)
+        self.space.read_later(self.total, self.map.reader(self.io))
+        self._check_places(record)
         overflow = record.overflows() if record.overflow else []
-        packed = record.delta or b"".join(self.io.read_copies(p, label) for p in overflow)
-        try:
-            if record.flags & FLAG_OPERATIONS:
-                self._note(packed)
-            else:
-                self._check_roots(record)
-                self.io.space.apply_delta(unpack_delta(packed))
-                self.operations, self._operation_bytes = [], 0
-                self.catalog_ref = record.catalog if record.catalog != NO_REF else None
-            for pointer in overflow:
-                first, *second = pointer.spans(self.io.block_size)
-                self.io.space.bitmap.set(*first)
-                for start, blocks in second:
-                    if self.io.space.bitmap.set(start, blocks) < blocks:
-                        raise ValueError(f"a second copy is in block {start}, in use")
-            self._reserve_record(record.next_block)
-            if record.copies:
-                self._check_copies(record)
-        except ValueError as error:
-            raise CorruptionError("", None, f"commit record {record.txid}: {error}") from None
+        packed = record.delta or b"".join(self.io.read_copies(p, _LABEL) for p in overflow)
+        if record.flags & FLAG_OPERATIONS:
+            self._note(record, packed)
+            self.map.add(record, None)
+        else:
+            self._check_roots(record)
+            self.map.add(record, packed)
+            self.operations, self._operation_bytes = [], 0
+            self.catalog_ref = record.catalog if record.catalog != NO_REF else None
 
-    def _reserve_record(self, block: int) -> None:
-        if not self.io.space.bitmap.set(block, 1):
-            raise ValueError(f"the next record is to be in block {block}, in use")
-
-    def _check_copies(self, record: CommitRecord) -> None:
-        """The copy of a record is in use, of the checkpoint's by what it says itself."""
-        if self.io.space.copies == 1:
-            raise ValueError("second copies, in an image that has one of everything")
-        bitmap = self.io.space.bitmap
-        if record.copy and not (record.copy < bitmap.size and bitmap.test(record.copy)):
-            raise ValueError(f"a second copy is in block {record.copy}, which is free")
-        if record.next_copy:
-            self._reserve_record(record.next_copy)
+    def _check_places(self, record: CommitRecord) -> None:
+        """What is written next goes to blocks that may be free; whether they are, the map tells."""
+        reserved, places = [record.next_block], [record.next_block]
+        if record.copies:
+            if self.space.copies == 1:
+                raise _damaged(record, "second copies, in an image that has one of everything")
+            reserved += [record.next_copy] if record.next_copy else []
+            places += [record.next_copy, record.copy]
+        for block in places:
+            if block >= self.total:
+                raise _damaged(record, f"block {block} is beyond the end of the image")
+        for block in reserved:
+            if any(start <= block < start + length for start, length in self.space.fixed()):
+                raise _damaged(record, f"the next record is to be in block {block}, in use")
 
     def _check_roots(self, record: CommitRecord) -> None:
         """No node refers to the roots of these two trees, and so none has proven the references."""
-        tree = Tree(
-            self.io, self.io.cache, self.io.node_size, CATALOG_OWNER, None, None, "(commit record)"
-        )
+        io = self.io
+        tree = Tree(io, io.cache, io.node_size, CATALOG_OWNER, None, None, _LABEL)
         for ref in (record.catalog, record.space):
             if ref != NO_REF:
                 tree.check_ref(ref)
 
-    def _note(self, packed: bytes) -> None:
+    def _note(self, record: CommitRecord, packed: bytes) -> None:
         self.operations.append(packed)
         self._operation_bytes += len(packed)
         if self._operation_bytes > limits.UNSTORED_BYTES:
-            raise ValueError("more operations than a log may hold")
+            raise _damaged(record, "more operations than a log may hold")
+
+
+def _damaged(record: CommitRecord, reason: str) -> CorruptionError:
+    return CorruptionError("", None, f"commit record {record.txid}: {reason}")
 
 
 def replay(

@@ -1,7 +1,7 @@
-"""Which blocks are free, how often each is referenced, and what waits to be freed.
+"""Handing out free blocks, and what waits to be free.
 
-The map of blocks is a bitmap in memory, in allocation groups; counts are kept for shared blocks
-only. A block that a transaction frees is reusable once that transaction is durable and no open
+The map of blocks (`spacemap.py`) is read when it is first needed: who only reads never needs it. A
+block that a transaction frees is reusable once that transaction is durable and no open
 reader is older: until then it waits in a queue, still set in the bitmap. A reader can only see what
 was written before it opened: what came later waits in `unseen`, the rest in `seen`, so that a
 reader that is left open holds on to its own version and to nothing more. Blocks that were freed
@@ -10,24 +10,23 @@ transaction proves itself by what it wrote, so these bytes must stay until somet
 that it needs no proof. Blocks of the old log wait in `retired`, and are then kept for the next one
 (`log_runs`): they lie in long runs, and the host has allocated them.
 
-On the device the map is a checkpoint (the space tree: one item for each group) and the deltas in
-the commit records since. `checkpoint_groups` gives the map as it will be once everything that is
-pending is free, since nobody reads an old version across a restart.
+`checkpoint_groups` gives the map as it will be once everything that is pending is free, since
+nobody reads an old version across a restart.
 """
 
 from __future__ import annotations
 
 import contextlib
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from . import limits
 from .bitmap import Bitmap
-from .counts import CountMap
 from .device import Device
-from .errors import CorruptionError, OutOfSpaceError
-from .format import Delta, pack_group, unpack_group
+from .errors import OutOfSpaceError
+from .spacemap import SpaceMap
 
 _WORD = struct.Struct("<Q")
 
@@ -55,9 +54,11 @@ but for some blocks that make small images quick."""
 
 
 class Space:
-    """The allocator and the counts of one store.
+    """The allocator of one store.
 
-    `limit` is the number of blocks that the image may have, or 0 where it grows as needed.
+    `limit` is the number of blocks that the image may have, or 0 where it grows as needed. All
+    blocks are free but those that are never handed out, or as the map has it that `read_later`
+    gives.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class Space:
         self.limit = limit
         self.copies = copies
         """Of each node."""
-        self.bitmap = Bitmap(total, limits.GROUP_BLOCKS)
-        self.shared: dict[int, int] = {}
-        """Counts of two and more, for ledgers; `_counts` has the same, as they are stored."""
-        self._counts = CountMap(total)
+        self._total = total
+        """Blocks of the image, while its map is not there."""
+        self._map: SpaceMap | None = None
+        self._read_map: Callable[[], SpaceMap] | None = None
+        self._reading = threading.Lock()
         self.unseen: deque[tuple[int, bytes]] = deque()
         self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
@@ -81,7 +83,7 @@ class Space:
         self.log_ends: list[tuple[int, int]] = []
         """What is left of runs that the log has filled, and too short to go on in. They wait for
         the log to be retired, and are one run with it again."""
-        self._dying = Bitmap(total, limits.GROUP_BLOCKS)
+        self._dying = Bitmap(0, limits.GROUP_BLOCKS)
         """What waits in the queues."""
         self.purpose = NORMAL
         self.refused = False
@@ -98,12 +100,46 @@ class Space:
         self._longest = _LARGE_RUN
         """The longest run that is looked for: less once there was none, and more with each
         transaction. A shorter one that is found is taken as long as it is."""
-        self.reserve_fixed()
 
-    def reserve_fixed(self) -> None:
-        """Set what is never handed out."""
+    # --- the map --------------------------------------------------------------------------------
+
+    def read_later(self, total: int, read: Callable[[], SpaceMap]) -> None:
+        """Have the map of an image of `total` blocks read once it is needed."""
+        self._total, self._read_map = total, read
+
+    def _empty_map(self) -> SpaceMap:
+        found = SpaceMap(self._total)
         for start, length in self.fixed():
-            self.bitmap.set(start, length)
+            found.bitmap.set(start, length)
+        return found
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the map is there: nothing has changed it where it is not."""
+        return self._map is not None
+
+    @property
+    def map(self) -> SpaceMap:
+        """Which blocks are in use, what waits to be free among them. CorruptionError where that
+        cannot be read, now as later."""
+        found = self._map
+        if found is not None:
+            return found
+        with self._reading:
+            if self._map is None:
+                self._map = self._empty_map() if self._read_map is None else self._read_map()
+                self._read_map = None
+            return self._map
+
+    @property
+    def bitmap(self) -> Bitmap:
+        """The blocks of the map."""
+        return self.map.bitmap
+
+    @property
+    def shared(self) -> dict[int, int]:
+        """The counts of the map that are two and more."""
+        return self.map.shared
 
     def fixed(self) -> Iterator[tuple[int, int]]:
         """(block, blocks) of what has its place: superblocks, block 0 with the first of them, and
@@ -116,7 +152,8 @@ class Space:
     @property
     def total(self) -> int:
         """Blocks of the image as it is."""
-        return self.bitmap.size
+        found = self._map
+        return self._total if found is None else found.bitmap.size
 
     @property
     def used(self) -> int:
@@ -140,7 +177,8 @@ class Space:
         return (self.limit or self.total) - self.used
 
     def begin(self) -> None:
-        """A transaction begins."""
+        """A transaction begins. Raises CorruptionError where the map cannot be read."""
+        _ = self.map
         self.purpose = NORMAL
         self.freeing = 0
         self.refused = False
@@ -406,16 +444,6 @@ class Space:
 
     # --- commit ---------------------------------------------------------------------------------
 
-    def apply_counts(self, counts: dict[int, int]) -> None:
-        """Make the counts of a committed transaction those of the store."""
-        shared = self.shared
-        for block, count in counts.items():
-            if count > 1:
-                shared[block] = count
-            else:
-                shared.pop(block, None)
-        self.bitmap.mark(self._counts.apply(self.total, counts))
-
     def defer(self, txid: int, unseen: bytes, seen: bytes = b"", young: bytes = b"") -> None:
         """Blocks that transaction `txid` freed: those that no open reader can see, those that one
         may see, and those written by transactions that were not flushed when this one began."""
@@ -548,35 +576,7 @@ class Space:
         settled = self.settled()
         for packed in freed:
             settled.clear_packed(packed)
-        settled_counts, counted = self._counts.after(self.total, counts)
-        for group in sorted({*changed, *settled.clean(), *counted}):
-            yield group, pack_group(settled.group_bytes(group), *settled_counts.group(group))
-
-    def load_group(self, group: int, data: bytes) -> None:
-        """Take a group over from a checkpoint; CorruptionError where it is malformed."""
-        first = group * limits.GROUP_BLOCKS
-        try:
-            if first >= self.total:
-                raise ValueError("beyond the end of the image")
-            bitmap, shared, many = unpack_group(data, limits.GROUP_BLOCKS // 8)
-            there = self.total - first
-            if there < limits.GROUP_BLOCKS and any(
-                int.from_bytes(bits, "little") >> there for bits in (bitmap, shared)
-            ):
-                raise ValueError("blocks in use beyond the end of the image")
-            self.bitmap.set_group_bytes(group, bitmap)
-            self.shared.update(self._counts.load(self.total, group, shared, many))
-        except ValueError as error:
-            raise CorruptionError("", None, f"space map of group {group}: {error}") from None
-
-    def apply_delta(self, delta: Delta) -> None:
-        """Replay what a commit record says; ValueError where it cannot be."""
-        if any(block >= self.total for block in delta.counts):
-            raise ValueError("a count beyond the end of the image")
-        for start, length in delta.segments:
-            self.bitmap.set(start, length)
-        self.bitmap.clear_packed(delta.freed)
-        self.apply_counts(delta.counts)
+        return self.map.stored_groups(settled, changed, counts)
 
 
 def _parts(start: int, length: int, at: int) -> list[tuple[int, int]]:

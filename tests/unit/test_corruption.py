@@ -48,7 +48,8 @@ Case = tuple[bytes, list[Contents | None], list[int]]
 def case(request: pytest.FixtureRequest) -> Case:
     """An image, what may be found on it, and its blocks in use."""
     data, expected = image(request.param)
-    bitmap = cowfs.open_device(device_of(data), readonly=True).io.space.bitmap
+    store = cowfs.open_device(device_of(data), readonly=True)
+    bitmap = store.io.space.bitmap
     used = [
         block
         for block in range(bitmap.size)

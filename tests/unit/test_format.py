@@ -259,7 +259,7 @@ def test_records_are_compressed_only_where_it_saves_a_block(size: int) -> None:
 
 def test_compressible_records_are_compressed_whatever_comes_before_them() -> None:
     random_head = noise(8 * limits.KIB) + text(limits.RECORD_SIZE - 8 * limits.KIB)
-    random_tail = text(8 * limits.KIB) + noise(limits.RECORD_SIZE - 8 * limits.KIB)
+    random_tail = text(24 * limits.KIB) + noise(limits.RECORD_SIZE - 24 * limits.KIB)
     mixed = [noise(limits.RECORD_SIZE), random_head, noise(5000), text(5000), bytes(9000)]
     mixed += [noise(limits.RECORD_SIZE), noise(limits.RECORD_SIZE), random_tail]
     kinds = [kind for kind, _, _ in encode(mixed, LZ4, 4096)]

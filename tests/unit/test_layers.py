@@ -19,7 +19,7 @@ LAYERS = [
     "direct device",
     "codec",
     "format _bytes _pointer",
-    "space counts bitmap _bitmap _ledger ledger",
+    "space spacemap counts bitmap _bitmap _ledger ledger",
     "_node _writer writer _view _tree",
     "blockio values blob treediff filecopy",
     "log secondlog reaper catalog session parameters recovery version durability transaction "
