@@ -57,7 +57,7 @@ class CountMap:
         first = group * limits.GROUP_BLOCKS
         self._shared.resize(total)
         counts: dict[int, int] = {}
-        if self._shared.set_group_bytes(group, shared):
+        if shared != bytes(len(shared)) and self._shared.set_group_bytes(group, shared):
             stop = min(first + limits.GROUP_BLOCKS, total)
             block = self._shared.next_set(first, stop)
             while block < stop:
