@@ -140,8 +140,8 @@ def operations(image: Path, store: cowfs.Store, subject: Keys | Files, size: int
     store.close()
     for number in chosen[:REPEATS]:
         timed("open", open_and_close, image)
-        with cowfs.open(image, "w", cache=CACHE) as store:
-            timed("first change", subject.change, store, number)
+        with cowfs.open(image, "w", cache=CACHE) as again:
+            timed("first change", subject.change, again, number)
     found = {operation: median(values) * MICRO for operation, values in spent.items()}
     return found | {"read": median(reads) * MICRO}
 
