@@ -336,6 +336,7 @@ class _Walk:
             span = self.node(ref, label, records=True)
             if span is not None and (
                 span.longest > record_size
+                or len(span.last) != RECORD_KEY_SIZE
                 or record_number(span.last, label) * record_size + span.length > size
             ):
                 self.fault(label, None, f"the value of {key!r} has records that do not fit it")

@@ -125,7 +125,7 @@ class RawFile(io.RawIOBase):
         self.name = name
         self._fs = fs
         self._number = number
-        inode = nodes.get(number)
+        inode = nodes.regular(number)
         self._born_ns = inode.btime_ns
         self._mode = mode
         self._offset = inode.size if mode.append else 0

@@ -170,6 +170,13 @@ class Inodes:
                 raise self._corrupt(f"entry {name!r} for inode {number} of another type")
             yield name, number, inode
 
+    def regular(self, number: int) -> Inode:
+        """The inode of what a directory's entry says is a regular file."""
+        inode = self.get(number)
+        if not inode.is_regular:
+            raise self._corrupt(f"inode {number} is of another type than its entry")
+        return inode
+
     def check_directory(self, number: int, parent: int, name: bytes) -> None:
         """CorruptionError unless this entry is a directory's only way to be reached: then whoever
         walks down comes to an end."""

@@ -25,7 +25,7 @@ from cowfs.format import (
     pack_meta,
     unpack_meta,
 )
-from cowfs.fs.inode import DIRECTORY, ENTRY, XATTR, make_key, pack_entry
+from cowfs.fs.inode import DIRECTORY, ENTRY, REGULAR, XATTR, make_key, pack_entry
 from cowfs.limits import MIB
 from hostile.images import make, memory_device
 from hostile.page import INLINE, TREE, Cell, Page
@@ -178,6 +178,37 @@ def test_directories_in_themselves_are_not_walked(
         ):
             with pytest.raises(cowfs.CorruptionError):
                 walk()
+
+
+def test_a_directory_that_its_entry_takes_for_a_file_is_not_opened(
+    forgery: Forgery, opened: MakeForged
+) -> None:
+    def edit(cell: Cell) -> None:
+        if cell.key.startswith(make_key(3, ENTRY)):
+            cell.value = pack_entry(2, REGULAR)
+
+    owner = next(s.owner for s in forgery.spots.values() if _is_files(forgery, s.block))
+    edit_items(forgery, owner, edit)
+    with opened(forgery) as store, store.at("files") as view:
+        assert not store.check().ok
+        names = view.listdir("/dir/deep")
+        assert names
+        for name in names:
+            with pytest.raises(cowfs.CorruptionError, match="of another type than its entry"):
+                view.open(f"/dir/deep/{name}", "rb")
+
+
+def test_check_goes_on_behind_a_value_whose_records_are_none(
+    forgery: Forgery, opened: MakeForged
+) -> None:
+    ref = ladder(forgery, 0)
+    value = Cell(b"value", TREE, pack_blob(ref, 1 << 20, limits.RECORD_SIZE))
+    replace_roots(forgery, forgery.add_node(Page(0, FIRST_DATASET, 1, [value])))
+    with opened(forgery) as store:
+        for report in (store.check(), store.scrub()):
+            assert any("no record" in fault.reason for fault in report.faults)
+            assert any("has records that do not fit it" in fault.reason for fault in report.faults)
+            assert not any(fault.dataset == "(catalog)" for fault in report.faults)
 
 
 def _is_files(forgery: Forgery, block: int) -> bool:
