@@ -90,8 +90,9 @@ class Volume:
         numbers ascend."""
         if not records:
             return
-        size, numbers = self.record_size, [number for number, _ in records]
-        if {(type(data), len(data)) for _, data in records} != {(bytes, size)}:
+        size = self.record_size
+        numbers, contents = zip(*records, strict=True)
+        if {*map(type, contents)} != {bytes} or {*map(len, contents)} != {size}:
             raise UsageError(f"a record that has not {size} bytes")
         if not all(map(lt, numbers, numbers[1:])):
             raise UsageError("records whose numbers do not ascend")
