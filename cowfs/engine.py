@@ -29,10 +29,17 @@ from .catalog import CATALOG_OWNER, LARGEST, SPACE_OWNER, Catalog, Root
 from .codec import COMPRESSION_NAMES, Encoder
 from .commit import Committer
 from .device import Device
-from .errors import BusyError, ClosedError, OutOfSpaceError, ReadOnlyError
+from .errors import (
+    BusyError,
+    ClosedError,
+    CorruptionError,
+    DeviceError,
+    OutOfSpaceError,
+    ReadOnlyError,
+)
 from .format import CHECKSUM_SIZE, KNOWN_READ_ONLY, TWO_COPIES, Superblock
 from .group import Group
-from .log import Log, beyond_all, follow, lead_back, read_superblocks, settle
+from .log import Log, beyond_all, follow, is_followed, lead_back, read_superblocks, settle
 from .parameters import Parameters
 from .recovery import Recovery, replay
 from .session import FixedSession, Pin, Session
@@ -291,7 +298,11 @@ class Engine(ABC):
             raise ReadOnlyError(f"{self.path} is open for reading only; open it with 'w'")
         tx.turn = self._turn(weakref.ref(tx))
         next(tx.turn)
-        return self.committer.begin()
+        try:
+            return self.committer.begin()
+        except BaseException:
+            tx.turn.close()  # whoever keeps the error keeps the transaction
+            raise
 
     def _turn(self, tx: weakref.ref[Transaction]) -> Generator[None, None, None]:
         """The right to write, from `next` to `close`. Whatever interrupts its holder, and wherever:
@@ -419,8 +430,14 @@ class Engine(ABC):
             self.begin_still()
             self.committer.mending = False
         self.versions.forget_readers()
-        if self.log.records <= 1 and not self.io.space.is_read:
-            return  # as it was opened
+        if not self.io.space.is_read:
+            if self.log.records <= 1:
+                return  # as it was opened
+            try:
+                _ = self.io.space.map
+            except (CorruptionError, DeviceError) as error:
+                _log.warning("%s: closed without a checkpoint: %s", self.path, error)
+                return
         if self.log.records > 1 or self.io.space.slack_at_end() > limits.GROUP_BLOCKS // 8:
             try:
                 with self.transaction() as tx:
@@ -534,7 +551,9 @@ class Engine(ABC):
         found = Recovery(device, superblock)
         log = follow(device, superblock, found.visit)
         if not readonly:
-            settle(device, log, superblock, found.total)
+            if is_followed(device, log):
+                _ = found.space.map  # says whether what follows is in use by something else
+            settle(device, log, superblock, found.space.total)
         engine = cls._recovered(found, log, readonly=readonly, cache_size=cache_size, punch=punch)
         if found.operations:
             engine._replay(found.operations)
@@ -557,13 +576,13 @@ class Engine(ABC):
             log,
             found.space,
             found.catalog_ref,
-            found.map.ref,
+            found.stored_map.ref,
             readonly=readonly,
             cache_size=cache_size,
             punch=punch,
         )
         engine.io.damaged.update(found.io.damaged)
-        found.space.read_later(found.total, found.map.reader(engine.io))
+        found.space.read_later(found.space.total, found.stored_map.reader(engine.io))
         return engine
 
     @classmethod
@@ -579,7 +598,8 @@ class Engine(ABC):
         found = Recovery(device, superblock)
         log = follow(device, superblock, found.visit, alone=True)
         if newest is not None:
-            lead_back(device, log, newest, found.total)
+            _ = found.space.map  # what fails here has changed nothing
+            lead_back(device, log, newest, found.space.total)
             log.txid = log.proven_txid = beyond_all(newest)
         engine = cls._recovered(found, log, readonly=newest is None)
         if newest is not None:

@@ -366,11 +366,23 @@ def beyond_all(newest: Superblock) -> int:
 def _wipe_next(device: Device, log: Log) -> None:
     """See to it that no record follows the last one. Its other sectors stay as they are: where it
     has zeros itself, some of those of a torn wipe could complete it."""
-    block_size = log.superblock.block_size
-    for block in {log.next_block, log.next_copy or log.next_block}:
-        tail = device.read(block * block_size, block_size)
-        if tail[: len(RECORD_MAGIC)] == RECORD_MAGIC:
-            device.write(block * block_size, bytes(_SECTOR))
+    for block in _following(device, log):
+        device.write(block * log.superblock.block_size, bytes(_SECTOR))
+
+
+def _following(device: Device, log: Log) -> list[int]:
+    """Which of the blocks for the next record, and its copy, hold what looks like a record."""
+    block_size, length = log.superblock.block_size, len(RECORD_MAGIC)
+    return [
+        block
+        for block in {log.next_block, log.next_copy or log.next_block}
+        if device.read(block * block_size, length) == RECORD_MAGIC
+    ]
+
+
+def is_followed(device: Device, log: Log) -> bool:
+    """Whether `settle` will wipe something that did not count."""
+    return bool(_following(device, log))
 
 
 def _mend_superblock(device: Device, superblock: Superblock) -> None:

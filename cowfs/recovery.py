@@ -45,11 +45,11 @@ class StoredMap:
     def __init__(self, ref: bytes | None, total: int) -> None:
         self.ref = ref
         self.total = total
-        self._records: list[tuple[CommitRecord, bytes | None]] = []
+        self._records: list[CommitRecord] = []
 
-    def add(self, record: CommitRecord, delta: bytes | None) -> None:
-        """The next record, and its packed delta; one with operations has none."""
-        self._records.append((record, delta))
+    def add(self, record: CommitRecord) -> None:
+        """The next record."""
+        self._records.append(record)
 
     def reader(self, io: BlockIO) -> Callable[[], SpaceMap]:
         """What reads the map, by way of `io`, whose space it is for: which must not keep what is
@@ -77,21 +77,27 @@ class StoredMap:
         for start, length in io.space.fixed():
             found.bitmap.set(start, length)
         found.bitmap.clean()
-        for record, delta in self._records:
+        for record in self._records:
             try:
-                _apply(found, record, delta, io)
+                _apply(found, record, io)
             except ValueError as error:
                 raise _damaged(record, str(error)) from None
         return found
 
 
-def _apply(found: SpaceMap, record: CommitRecord, delta: bytes | None, io: BlockIO) -> None:
+def _packed(record: CommitRecord, io: BlockIO) -> bytes:
+    """What a record says of its transaction: a delta, or operations."""
+    overflow = record.overflows() if record.overflow else ()
+    return record.delta or b"".join(io.read_copies(pointer, _LABEL) for pointer in overflow)
+
+
+def _apply(found: SpaceMap, record: CommitRecord, io: BlockIO) -> None:
     """Do to the map what a record did; ValueError where it cannot be."""
     bitmap = found.bitmap
     if record.total_blocks > bitmap.size:
         bitmap.resize(record.total_blocks)
-    if delta is not None:
-        found.apply_delta(unpack_delta(delta))
+    if not record.flags & FLAG_OPERATIONS:
+        found.apply_delta(unpack_delta(_packed(record, io)))
     for pointer in record.overflows() if record.overflow else ():
         first, *second = pointer.spans(io.block_size)
         bitmap.set(*first)
@@ -119,17 +125,15 @@ class Recovery:
         self.device = device
         self.superblock = superblock
         self.catalog_ref: bytes | None = None
-        self.map = StoredMap(None, superblock.total_blocks)
-        self.total = superblock.total_blocks
-        """Blocks of the image."""
+        self.stored_map = StoredMap(None, superblock.total_blocks)
         self.operations: list[bytes] = []
         """What transactions did since trees were stored last, in order."""
         self._operation_bytes = 0
-        self._check_size(self.total)
+        self._check_size(superblock.total_blocks)
         self.space = Space(
             device,
             superblock.block_size,
-            self.total,
+            superblock.total_blocks,
             superblock.limit_blocks,
             superblock.metadata_copies,
         )
@@ -152,22 +156,18 @@ class Recovery:
     def visit(self, record: CommitRecord) -> None:
         """Take over what a record says."""
         total = record.total_blocks
-        if record.flags & FLAG_CHECKPOINT:
-            self._check_size(total)
-            self.map = StoredMap(record.space if record.space != NO_REF else None, total)
-            self.total = total
         self._check_size(total)
-        self.total = max(self.total, total)
-        self.space.read_later(self.total, self.map.reader(self.io))
+        if record.flags & FLAG_CHECKPOINT:
+            self.stored_map = StoredMap(record.space if record.space != NO_REF else None, total)
+        else:
+            total = max(total, self.space.total)
+        self.space.read_later(total, self.stored_map.reader(self.io))
+        self.stored_map.add(record)
         self._check_places(record)
-        overflow = record.overflows() if record.overflow else []
-        packed = record.delta or b"".join(self.io.read_copies(p, _LABEL) for p in overflow)
         if record.flags & FLAG_OPERATIONS:
-            self._note(record, packed)
-            self.map.add(record, None)
+            self._note(record)
         else:
             self._check_roots(record)
-            self.map.add(record, packed)
             self.operations, self._operation_bytes = [], 0
             self.catalog_ref = record.catalog if record.catalog != NO_REF else None
 
@@ -180,7 +180,7 @@ class Recovery:
             reserved += [record.next_copy] if record.next_copy else []
             places += [record.next_copy, record.copy]
         for block in places:
-            if block >= self.total:
+            if block >= self.space.total:
                 raise _damaged(record, f"block {block} is beyond the end of the image")
         for block in reserved:
             if any(start <= block < start + length for start, length in self.space.fixed()):
@@ -194,7 +194,8 @@ class Recovery:
             if ref != NO_REF:
                 tree.check_ref(ref)
 
-    def _note(self, record: CommitRecord, packed: bytes) -> None:
+    def _note(self, record: CommitRecord) -> None:
+        packed = _packed(record, self.io)
         self.operations.append(packed)
         self._operation_bytes += len(packed)
         if self._operation_bytes > limits.UNSTORED_BYTES:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -71,9 +70,9 @@ class Space:
         """Of each node."""
         self._total = total
         """Blocks of the image, while its map is not there."""
-        self._map: SpaceMap | None = None
+        self._known: dict[str, SpaceMap] = {}
+        """The map, once it is there."""
         self._read_map: Callable[[], SpaceMap] | None = None
-        self._reading = threading.Lock()
         self.unseen: deque[tuple[int, bytes]] = deque()
         self.seen: deque[tuple[int, bytes]] = deque()
         self.young: deque[tuple[int, bytes]] = deque()
@@ -116,20 +115,28 @@ class Space:
     @property
     def is_read(self) -> bool:
         """Whether the map is there: nothing has changed it where it is not."""
-        return self._map is not None
+        return bool(self._known)
 
     @property
     def map(self) -> SpaceMap:
-        """Which blocks are in use, what waits to be free among them. CorruptionError where that
-        cannot be read, now as later."""
-        found = self._map
-        if found is not None:
-            return found
-        with self._reading:
-            if self._map is None:
-                self._map = self._empty_map() if self._read_map is None else self._read_map()
-                self._read_map = None
-            return self._map
+        """Which blocks are in use, what waits to be free among them. Raises CorruptionError or
+        DeviceError where it cannot be read."""
+        known = self._known.get("map")
+        return self._first_map() if known is None else known
+
+    def _first_map(self) -> SpaceMap:
+        # No lock: a signal handler that closes the store may come in the midst of reading, and a
+        # fork. Of two that read at once, the first one's is the map; it may have been changed
+        # before the other is done, which must not be taken, and may have failed for it.
+        try:
+            found = self._empty_map() if self._read_map is None else self._read_map()
+        except Exception:
+            if not self._known:
+                raise
+        else:
+            self._known.setdefault("map", found)
+        self._read_map = None
+        return self._known["map"]
 
     @property
     def bitmap(self) -> Bitmap:
@@ -152,8 +159,8 @@ class Space:
     @property
     def total(self) -> int:
         """Blocks of the image as it is."""
-        found = self._map
-        return self._total if found is None else found.bitmap.size
+        known = self._known.get("map")
+        return self._total if known is None else known.bitmap.size
 
     @property
     def used(self) -> int:
@@ -177,7 +184,7 @@ class Space:
         return (self.limit or self.total) - self.used
 
     def begin(self) -> None:
-        """A transaction begins. Raises CorruptionError where the map cannot be read."""
+        """A transaction begins. Raises CorruptionError or DeviceError where there is no map."""
         _ = self.map
         self.purpose = NORMAL
         self.freeing = 0

@@ -43,6 +43,8 @@ class WriteBack:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._volumes: dict[str, BufferedVolume] = {}
+        self._lost: list[CorruptionError] = []
+        """Why writes were lost of which nobody was told yet."""
         self._committing = threading.Lock()
         self._opening = threading.Lock()
 
@@ -86,7 +88,7 @@ class WriteBack:
         with self._committing:
             taken = [volume for volume in self._volumes.values() if volume.take()]
             try:
-                lost = [error for volume in taken if (error := volume.fill())]
+                self._lost += [error for volume in taken if (error := volume.fill())]
                 try:
                     self._store(taken, durable)
                 except OutOfSpaceError:
@@ -103,6 +105,7 @@ class WriteBack:
                 raise
             for volume in taken:
                 volume.renew()
+            lost, self._lost = self._lost, []
             if lost:
                 raise lost[0]
 

@@ -19,6 +19,7 @@ from cowfs.format import (
     CATALOG_META,
     FLAG_COPIES,
     NO_REF,
+    RECORD_MAGIC,
     REF_SIZE,
     name_key,
     pack_blob,
@@ -30,6 +31,8 @@ from cowfs.limits import MIB
 from hostile.images import make, memory_device
 from hostile.page import INLINE, TREE, Cell, Page
 from hostile.seal import Forgery, seal_block
+
+from ..plain import noise
 
 MakeForged = Callable[[Forgery], cowfs.Store]
 
@@ -287,6 +290,25 @@ def test_the_next_record_does_not_go_where_something_is(
     forgery.records[-1] = place, replace(record, next_block=block)
     with pytest.raises(cowfs.CorruptionError):
         opened(forgery)
+
+
+def test_what_looks_like_a_record_that_follows_is_not_wiped_where_it_is_in_use(
+    tmp_path: Path, store: cowfs.Store
+) -> None:
+    value = RECORD_MAGIC + noise(50_000)
+    store.create("keys")[b"value"] = value
+    store.sync()
+    store.close()
+    data = store.device.read(0, store.device.size())
+    forgery = Forgery(data)
+    place, record = forgery.records[-1]
+    forgery.records[-1] = place, replace(record, next_block=data.index(value[:5000]) // 4096)
+    path = tmp_path / "forged.cow"
+    path.write_bytes(forgery.seal())
+    before = path.read_bytes()
+    with pytest.raises(cowfs.CorruptionError, match="in use"):
+        cowfs.open(path, "w", punch=False)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

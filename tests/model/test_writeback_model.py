@@ -258,6 +258,28 @@ def test_a_part_of_a_damaged_record_is_lost_alone(store: cowfs.Store) -> None:
     assert store["v"].pread(RECORD, 8192) == noise(RECORD, 5)
 
 
+def test_what_was_lost_is_told_when_the_rest_is_stored(make_store: Any) -> None:
+    store = make_store(size=4 << 20)
+    volume = store.create("v", "volume", 64 << 20, RECORD)
+    volume.pwrite(noise(64 * RECORD), 0)
+    store.create("ballast", "volume", 64 << 20, RECORD).pwrite(noise(1 << 20), 0)
+    at = store.device.read(0, store.device.size()).index(noise(64 * RECORD)[8192:8292])
+    store.io.cache.evict(store.io.cache.limit)
+    store.device.write(at, b"damage")
+    cache = WriteBack(store)
+    cached = cache.open("v")
+    cached.pwrite(b"part", 8200)
+    cached.pwrite(noise(4 << 20, 1), 8 << 20)
+    with pytest.raises(cowfs.OutOfSpaceError):
+        cache.commit()
+    cached.discard(8 << 20, 3 << 20)
+    store.destroy("ballast")
+    with pytest.raises(cowfs.CorruptionError):
+        cache.commit()
+    assert store["v"].pread(1 << 20, 11 << 20) == noise(4 << 20, 1)[3 << 20 :]
+    cache.commit()
+
+
 def test_a_snapshot_is_opened_for_reading_only(store: cowfs.Store) -> None:
     store.create("v", "volume", 10_000, RECORD).pwrite(b"old", 5)
     store.snapshot("v@x")

@@ -60,29 +60,35 @@ Act = Callable[[cowfs.Store], None]
 ACTS = [commit, abandon, change, look, scrub, check]
 
 
-def interrupted(act: Act) -> Iterator[tuple[MemoryDevice, cowfs.Store, Stepper]]:
+def interrupted(act: Act, *, opened: bool) -> Iterator[tuple[MemoryDevice, cowfs.Store, Stepper]]:
     """Stores, each with what interrupts `act` at another moment."""
-    _, store = new_store()
+    _, store = new_store(opened=opened)
     every = Stepper()
     with every.watching():
         act(store)
     points = [point for point in every.reached if point.error is KeyboardInterrupt]
     for point in points:
-        yield *new_store(), Stepper(point)
+        yield *new_store(opened=opened), Stepper(point)
 
 
-def new_store() -> tuple[MemoryDevice, cowfs.Store]:
-    """A store with something in it."""
+def new_store(*, opened: bool = False) -> tuple[MemoryDevice, cowfs.Store]:
+    """A store with something in it; where it was `opened`, its map of space is not there yet."""
     device = MemoryDevice()
     store = cowfs.open_device(device, parameters=cowfs.Parameters(metadata_copies=2))
     store.create("a")[b"there"] = b"before"
+    if opened:
+        store.close()
+        store = cowfs.open_device(device)
     return device, store
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["made", "opened"])
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
-def test_a_store_can_be_closed_while_an_interrupt_is_being_handled(act: Act) -> None:
+def test_a_store_can_be_closed_while_an_interrupt_is_being_handled(
+    act: Act, *, opened: bool
+) -> None:
     times = 0
-    for device, store, stepper in interrupted(act):
+    for device, store, stepper in interrupted(act, opened=opened):
         with in_time():
             try:
                 with stepper.watching():
@@ -96,9 +102,12 @@ def test_a_store_can_be_closed_while_an_interrupt_is_being_handled(act: Act) -> 
     assert times > 20
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["made", "opened"])
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
-def test_an_interrupt_leaves_no_version_pinned_and_nobody_waiting(act: Act) -> None:
-    for _, store, stepper in interrupted(act):
+def test_an_interrupt_leaves_no_version_pinned_and_nobody_waiting(
+    act: Act, *, opened: bool
+) -> None:
+    for _, store, stepper in interrupted(act, opened=opened):
         with in_time():
             try:
                 with stepper.watching():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
 import threading
 from collections.abc import Callable
@@ -19,17 +21,26 @@ from ..plain import assert_sound, noise
 EXPECTED = {b"%d" % n: noise(100, n) for n in range(500)}
 
 
-class InterruptedReader(MemoryDevice):
-    """A device of which a read of one block is interrupted, as often as `times` says."""
+class WatchedReader(MemoryDevice):
+    """A device that does something when one block is read, as often as `times` says."""
 
     block = 0
     times = 0
+    act: Callable[[], object] = staticmethod(lambda: None)
 
     def read(self, offset: int, length: int) -> bytes:
         if self.times and offset // 4096 == self.block:
             self.times -= 1
-            raise KeyboardInterrupt
+            self.act()
         return super().read(offset, length)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def fail() -> None:
+    raise cowfs.DeviceError(errno.EIO, "the disk is on fire")
 
 
 def closed(make_store: MakeStore, device: MemoryDevice) -> int:
@@ -138,10 +149,10 @@ def test_threads_that_need_the_map_at_once_get_the_same_one(make_store: MakeStor
 
 
 def test_a_map_whose_reading_was_interrupted_is_read_again(make_store: MakeStore) -> None:
-    device = InterruptedReader()
+    device = WatchedReader()
     device.block = closed(make_store, device)
     store = cowfs.open_device(device)
-    device.times = 2
+    device.times, device.act = 2, interrupt
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             store["a"][b"k"] = b"v"
@@ -149,3 +160,89 @@ def test_a_map_whose_reading_was_interrupted_is_read_again(make_store: MakeStore
     assert len(store["a"]) == len(EXPECTED) + 1
     assert_sound(store)
     store.close()
+
+
+def in_thread(work: Callable[[], object]) -> BaseException | None:
+    """What something raises in another thread, which must come to an end."""
+    found: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            work()
+            found.append(None)
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found, "it waits for ever"
+    return found[0]
+
+
+def test_who_keeps_the_error_of_a_map_keeps_nobody_waiting(make_store: MakeStore) -> None:
+    device = WatchedReader()
+    device.block = closed(make_store, device)
+    store = cowfs.open_device(device)
+    device.times, device.act = 3, fail
+    kept: list[BaseException | None] = []
+    for _ in range(2):
+        try:
+            store["a"][b"k"] = b"v"
+        except cowfs.DeviceError as error:
+            kept.append(error)
+    kept.append(in_thread(lambda: store.create("c")))
+    assert list(map(type, kept)) == [cowfs.DeviceError] * 3
+    assert in_thread(lambda: store["a"].update({b"k": b"v"})) is None
+    store["a"][b"more"] = b"v"
+    assert in_thread(store.close) is None
+    assert len(cowfs.open_device(device, readonly=True)["a"]) == len(EXPECTED) + 2
+
+
+@pytest.mark.parametrize("act", ["close", "space", "put"])
+@pytest.mark.parametrize("first", ["space", "put"])
+def test_a_signal_may_come_while_the_map_is_read(
+    make_store: MakeStore, act: str, first: str
+) -> None:
+    device = WatchedReader()
+    store = make_store(device)
+    store.create("a").update(EXPECTED)
+    store.close()
+    again = cowfs.open_device(device)
+    ref = again.space_tree.ref
+    assert ref is not None
+    device.block = unpack_pointer(ref).block
+    again["a"].update({b"%d" % n: noise(200, n) for n in range(900)})
+    again.snapshot("a@x")
+    device._bytes[:] = copy_device(device).read(0, device.size())  # it is not closed
+    store = cowfs.open_device(device)
+    uses: dict[str, Callable[[], object]] = {
+        "close": store.close,
+        "space": store.space,
+        "put": lambda: store["a"].update({b"new": b"value"}),
+    }
+    device.times, device.act = 1, uses[act]
+    with contextlib.suppress(cowfs.ClosedError, cowfs.BusyError):
+        uses[first]()
+    assert device.times == 0
+    store.close()
+    found = cowfs.open_device(device)
+    assert len(found["a"]) in (900, 901)
+    assert_sound(found)
+
+
+def test_what_was_only_read_is_closed_though_its_map_is_damaged(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = MemoryDevice()
+    block = closed(make_store, device)
+    store = cowfs.open_device(device)
+    store["a"].update({b"%d" % n: noise(200, n) for n in range(900)})
+    store.snapshot("a@y")
+    crashed = copy_device(device)
+    damage(crashed, block)
+    with cowfs.open_device(crashed) as store:
+        assert store.log.records > 1
+        assert len(store["a"]) == 900
+    assert "closed without a checkpoint" in caplog.text
+    assert len(cowfs.open_device(crashed, readonly=True)["a"]) == 900
