@@ -112,10 +112,12 @@ class _Walk:
         self.progress = progress
         self.told = 0
         self.map: SpaceMap | None = None
+        self.unread: CorruptionError | None = None
+        """Why there is no map."""
         try:
             self.map = engine.io.space.map
         except CorruptionError as error:
-            self.fault("(space map)", error.block, error.reason)
+            self.unread = error
         self.total = (self.map.bitmap.used if self.map is not None else 0) * self.io.block_size
 
     def fault(self, dataset: str, block: int | None, reason: str) -> None:
@@ -155,6 +157,8 @@ class _Walk:
         """Every root there is."""
         if space_ref is not None:
             self.tree(space_ref, "(space map)")
+        if self.unread is not None and self.report.ok:
+            self.fault("(space map)", self.unread.block, self.unread.reason)
         if catalog_ref is None or not self.tree(catalog_ref, "(catalog)"):
             return
         catalog = Catalog(self.engine.catalog_tree.fork())
