@@ -20,6 +20,7 @@ import contextlib
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from . import limits
 from .bitmap import Bitmap
@@ -28,6 +29,8 @@ from .errors import OutOfSpaceError
 from .spacemap import SpaceMap
 
 _WORD = struct.Struct("<Q")
+
+T = TypeVar("T")
 
 NORMAL, REPLACING, DELETING, DESTROYING = range(4)
 """Who asks for space: what does not grow may use a part of the reserve, what removes more than it
@@ -52,6 +55,18 @@ _SLACK = 2048
 but for some blocks that make small images quick."""
 
 
+class _OfMap(Generic[T]):
+    """An attribute of the map: an ordinary one of the space, too, once the map is there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, space: Space, owner: type[Space]) -> T:
+        found: T = getattr(space.map, self._name)
+        setattr(space, self._name, found)  # goes before this from now on
+        return found
+
+
 class Space:
     """The allocator of one store.
 
@@ -59,6 +74,11 @@ class Space:
     blocks are free but those that are never handed out, or as the map has it that `read_later`
     gives.
     """
+
+    bitmap = _OfMap[Bitmap]("bitmap")
+    """The blocks of the map."""
+    shared = _OfMap[dict[int, int]]("shared")
+    """The counts of the map that are two and more."""
 
     def __init__(
         self, device: Device, block_size: int, total: int, limit: int, copies: int = 1
@@ -70,8 +90,9 @@ class Space:
         """Of each node."""
         self._total = total
         """Blocks of the image, while its map is not there."""
-        self._known: dict[str, SpaceMap] = {}
-        """The map, once it is there."""
+        self._map: SpaceMap | None = None
+        self._first: dict[str, SpaceMap] = {}
+        """The map that was read first, which is never another one again."""
         self._read_map: Callable[[], SpaceMap] | None = None
         self.unseen: deque[tuple[int, bytes]] = deque()
         self.seen: deque[tuple[int, bytes]] = deque()
@@ -115,13 +136,13 @@ class Space:
     @property
     def is_read(self) -> bool:
         """Whether the map is there: nothing has changed it where it is not."""
-        return bool(self._known)
+        return self._map is not None
 
     @property
     def map(self) -> SpaceMap:
-        """Which blocks are in use, what waits to be free among them. Raises CorruptionError or
-        DeviceError where it cannot be read."""
-        known = self._known.get("map")
+        """Which blocks are in use, what waits to be free among them. It is read when it is first
+        asked for; raises CorruptionError or DeviceError where it cannot be."""
+        known = self._map
         return self._first_map() if known is None else known
 
     def _first_map(self) -> SpaceMap:
@@ -131,22 +152,13 @@ class Space:
         try:
             found = self._empty_map() if self._read_map is None else self._read_map()
         except Exception:
-            if not self._known:
+            if not self._first:
                 raise
         else:
-            self._known.setdefault("map", found)
+            self._first.setdefault("map", found)
+        self._map = self._first["map"]
         self._read_map = None
-        return self._known["map"]
-
-    @property
-    def bitmap(self) -> Bitmap:
-        """The blocks of the map."""
-        return self.map.bitmap
-
-    @property
-    def shared(self) -> dict[int, int]:
-        """The counts of the map that are two and more."""
-        return self.map.shared
+        return self._map
 
     def fixed(self) -> Iterator[tuple[int, int]]:
         """(block, blocks) of what has its place: superblocks, block 0 with the first of them, and
@@ -159,7 +171,7 @@ class Space:
     @property
     def total(self) -> int:
         """Blocks of the image as it is."""
-        known = self._known.get("map")
+        known = self._map
         return self._total if known is None else known.bitmap.size
 
     @property
@@ -185,7 +197,7 @@ class Space:
 
     def begin(self) -> None:
         """A transaction begins. Raises CorruptionError or DeviceError where there is no map."""
-        _ = self.map
+        _ = self.bitmap
         self.purpose = NORMAL
         self.freeing = 0
         self.refused = False
