@@ -582,7 +582,8 @@ class Engine(ABC):
             punch=punch,
         )
         engine.io.damaged.update(found.io.damaged)
-        found.space.read_later(found.space.total, found.stored_map.reader(engine.io))
+        if not found.space.is_read:
+            found.space.read_later(found.space.total, found.stored_map.reader(engine.io))
         return engine
 
     @classmethod

@@ -88,7 +88,8 @@ class WriteBack:
         with self._committing:
             taken = [volume for volume in self._volumes.values() if volume.take()]
             try:
-                self._lost += [error for volume in taken if (error := volume.fill())]
+                for volume in taken:
+                    volume.fill(self._lost)
                 try:
                     self._store(taken, durable)
                 except OutOfSpaceError:
@@ -219,22 +220,21 @@ class BufferedVolume:
         """Whether ranges of zeros are among what was set apart."""
         return self._taken is not None and bool(self._taken.holes)
 
-    def fill(self) -> CorruptionError | None:
+    def fill(self, lost: list[CorruptionError]) -> None:
         """Make records whole of which a part was written. Where the rest cannot be read, forget the
-        write: it can never be committed."""
+        write, and note in `lost` why: it can never be committed."""
         assert self._taken is not None
-        size, lost = self.record_size, None
+        size = self.record_size
         for number, part in self._taken.parts():
             try:
                 old = self._blob.pread(size, number * size).ljust(size, b"\0")
             except CorruptionError as error:
-                lost = error
+                lost.append(error)
                 with self._lock:
                     del self._taken.records[number]
             else:
                 with self._lock:
                     self._taken.records[number] = part.over(old)
-        return lost
 
     def store_holes(self, tx: Transaction) -> None:
         """Have a transaction do the discards."""

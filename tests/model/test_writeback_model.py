@@ -6,6 +6,7 @@ after a crash there is the last durable commit, or one of those behind it.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -240,12 +241,17 @@ def test_what_finds_no_room_stays_and_is_stored_once_there_is_room(make_store: A
     assert_sound(store)
 
 
-def test_a_part_of_a_damaged_record_is_lost_alone(store: cowfs.Store) -> None:
-    volume = store.create("v", "volume", 64 * RECORD, RECORD)
-    volume.pwrite(noise(64 * RECORD), 0)
+def damage_third_record(store: cowfs.Store) -> None:
+    """Of what begins with noise(64 * RECORD)."""
     at = store.device.read(0, store.device.size()).index(noise(64 * RECORD)[8192:8292])
     store.io.cache.evict(store.io.cache.limit)
     store.device.write(at, b"damage")
+
+
+def test_a_part_of_a_damaged_record_is_lost_alone(store: cowfs.Store) -> None:
+    volume = store.create("v", "volume", 64 * RECORD, RECORD)
+    volume.pwrite(noise(64 * RECORD), 0)
+    damage_third_record(store)
     cache = WriteBack(store)
     cached = cache.open("v")
     cached.pwrite(b"part", 8200)
@@ -263,9 +269,7 @@ def test_what_was_lost_is_told_when_the_rest_is_stored(make_store: Any) -> None:
     volume = store.create("v", "volume", 64 << 20, RECORD)
     volume.pwrite(noise(64 * RECORD), 0)
     store.create("ballast", "volume", 64 << 20, RECORD).pwrite(noise(1 << 20), 0)
-    at = store.device.read(0, store.device.size()).index(noise(64 * RECORD)[8192:8292])
-    store.io.cache.evict(store.io.cache.limit)
-    store.device.write(at, b"damage")
+    damage_third_record(store)
     cache = WriteBack(store)
     cached = cache.open("v")
     cached.pwrite(b"part", 8200)
@@ -278,6 +282,35 @@ def test_what_was_lost_is_told_when_the_rest_is_stored(make_store: Any) -> None:
         cache.commit()
     assert store["v"].pread(1 << 20, 11 << 20) == noise(4 << 20, 1)[3 << 20 :]
     cache.commit()
+
+
+class OnceUnreadable(FailingDevice):
+    """A device of which a read of one block fails once."""
+
+    block = -1
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset // RECORD == self.block:
+            self.block = -1
+            raise cowfs.DeviceError(errno.EIO, "the disk is on fire")
+        return super().read(offset, length)
+
+
+def test_what_was_lost_is_told_where_another_volume_could_not_be_read(make_store: Any) -> None:
+    device = OnceUnreadable()
+    store = make_store(device)
+    store.create("a", "volume", 64 * RECORD, RECORD).pwrite(noise(64 * RECORD), 0)
+    store.create("b", "volume", 64 * RECORD, RECORD).pwrite(noise(64 * RECORD, 1), 0)
+    damage_third_record(store)
+    device.block = device.read(0, device.size()).index(noise(64 * RECORD, 1)[:100]) // RECORD
+    cache = WriteBack(store)
+    for name in "ab":
+        cache.open(name).pwrite(b"part", 8200 if name == "a" else 10)
+    with pytest.raises(cowfs.DeviceError):
+        cache.commit()
+    with pytest.raises(cowfs.CorruptionError):
+        cache.commit()
+    assert store["b"].pread(4, 10) == b"part"
 
 
 def test_a_snapshot_is_opened_for_reading_only(store: cowfs.Store) -> None:

@@ -7,15 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cowfs.codec import LZ4, RAW, Encoder, checksum, decompress, encode
+from cowfs.limits import KIB, RECORD_SIZE
 
-from ..plain import noise
+from ..plain import noise, text
 
 BLOCK = 4096
-KIB = 1024
-
-
-def text(length: int, seed: int) -> bytes:
-    return (noise(50, seed) * (length // 50 + 1))[:length]
 
 
 def partly(length: int, part: float, seed: int) -> bytes:
@@ -65,6 +61,47 @@ def test_behind_what_does_not_shrink_few_records_are_stored_raw_that_would(
 def test_one_record_that_does_not_shrink_hides_one_at_most() -> None:
     assert kinds([noise(16 * KIB), text(16 * KIB, 1)]) == [RAW, LZ4]
     assert kinds([noise(16 * KIB), noise(16 * KIB, 1), *[text(16 * KIB, 1)] * 2])[-1] == LZ4
+
+
+@pytest.mark.parametrize("size", [1, 100, 4096, 4097, 8192, 131_072])
+def test_records_are_compressed_only_where_it_saves_a_block(size: int) -> None:
+    for make in (noise, text, bytes):
+        data = make(size)
+        [(kind, stored, digest)] = list(encode([data], 1, 4096))
+        assert checksum(stored) == digest
+        assert decompress(kind, bytes(stored), size) == data
+        assert -(-len(stored) // 4096) < -(-size // 4096) if kind else stored == data
+        assert list(encode([data], 0, 4096)) == [(0, data, checksum(data))]
+
+
+def test_compressible_records_are_compressed_whatever_comes_before_them() -> None:
+    random_head = noise(8 * KIB) + text(RECORD_SIZE - 8 * KIB)
+    random_tail = text(24 * KIB) + noise(RECORD_SIZE - 24 * KIB)
+    mixed = [noise(RECORD_SIZE), random_head, noise(5000), text(5000), bytes(9000)]
+    mixed += [noise(RECORD_SIZE), noise(RECORD_SIZE), random_tail]
+    kinds = [kind for kind, _, _ in encode(mixed, LZ4, 4096)]
+    assert kinds == [RAW, LZ4, RAW, LZ4, LZ4, RAW, RAW, LZ4]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 32])
+def test_records_come_out_of_the_encoder_in_order(count: int) -> None:
+    records: list[bytes | memoryview] = [(noise, text)[i % 2](100_000 + i) for i in range(count)]
+    encoder = Encoder(LZ4, 4096)
+    encoded = list(encoder.encode_many(records))
+    encoder.close()
+    assert [
+        decompress(kind, bytes(stored), 100_000 + i) for i, (kind, stored, _) in enumerate(encoded)
+    ] == records
+    assert [kind for kind, _, _ in encoded] == [(RAW, LZ4)[i % 2] for i in range(count)]
+
+
+@given(st.binary(max_size=300), st.integers(0, 3), st.integers(0, 400))
+def test_what_does_not_decompress_is_a_value_error(data: bytes, kind: int, length: int) -> None:
+    try:
+        plain = decompress(kind, data, length)
+    except ValueError:
+        return
+    assert len(plain) == length
 
 
 @given(

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 import cowfs
 from cowfs import format as layout
 from cowfs import limits
-from cowfs.codec import LZ4, RAW, Encoder, checksum, decompress, encode
+from cowfs.codec import checksum
 from cowfs.device import MemoryDevice
 from cowfs.log import read_superblocks
-
-from ..plain import noise, text
 
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
@@ -244,44 +242,3 @@ def test_drops(stack: list[tuple[bytes, int]]) -> None:
     for damaged in (data[:-1], b""):
         with pytest.raises(ValueError, match="drop list"):
             layout.unpack_drop(damaged)
-
-
-@pytest.mark.parametrize("size", [1, 100, 4096, 4097, 8192, 131_072])
-def test_records_are_compressed_only_where_it_saves_a_block(size: int) -> None:
-    for make in (noise, text, bytes):
-        data = make(size)
-        [(kind, stored, digest)] = list(encode([data], 1, 4096))
-        assert checksum(stored) == digest
-        assert decompress(kind, bytes(stored), size) == data
-        assert -(-len(stored) // 4096) < -(-size // 4096) if kind else stored == data
-        assert list(encode([data], 0, 4096)) == [(0, data, checksum(data))]
-
-
-def test_compressible_records_are_compressed_whatever_comes_before_them() -> None:
-    random_head = noise(8 * limits.KIB) + text(limits.RECORD_SIZE - 8 * limits.KIB)
-    random_tail = text(24 * limits.KIB) + noise(limits.RECORD_SIZE - 24 * limits.KIB)
-    mixed = [noise(limits.RECORD_SIZE), random_head, noise(5000), text(5000), bytes(9000)]
-    mixed += [noise(limits.RECORD_SIZE), noise(limits.RECORD_SIZE), random_tail]
-    kinds = [kind for kind, _, _ in encode(mixed, LZ4, 4096)]
-    assert kinds == [RAW, LZ4, RAW, LZ4, LZ4, RAW, RAW, LZ4]
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 5, 32])
-def test_records_come_out_of_the_encoder_in_order(count: int) -> None:
-    records: list[bytes | memoryview] = [(noise, text)[i % 2](100_000 + i) for i in range(count)]
-    encoder = Encoder(LZ4, 4096)
-    encoded = list(encoder.encode_many(records))
-    encoder.close()
-    assert [
-        decompress(kind, bytes(stored), 100_000 + i) for i, (kind, stored, _) in enumerate(encoded)
-    ] == records
-    assert [kind for kind, _, _ in encoded] == [(RAW, LZ4)[i % 2] for i in range(count)]
-
-
-@given(st.binary(max_size=300), st.integers(0, 3), st.integers(0, 400))
-def test_what_does_not_decompress_is_a_value_error(data: bytes, kind: int, length: int) -> None:
-    try:
-        plain = decompress(kind, data, length)
-    except ValueError:
-        return
-    assert len(plain) == length

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import cowfs
 from benchmark.measure import Sample, elapsed, warm
 from benchmark.report import Figure, Goal, Race
+from cowfs.limits import VOLUME_RECORD_SIZE
 from cowfs.serve.exports import Exports
 from cowfs.serve.server import Server, listen_unix
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 KIB = 1024
 RECORD = "4K"
 """What suits disks; the default is DEFAULT."""
-DEFAULT = "16K"
+DEFAULT = f"{VOLUME_RECORD_SIZE // KIB}K"
 
 NOTES = [
     f"fio's nbd engine at depth 16 over a Unix socket; records of {RECORD}, and of {DEFAULT}, as "
